@@ -1,0 +1,34 @@
+//! The seam to the clocks.
+
+use std::fmt;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::transcript::Stamp;
+
+/// Tells both clocks.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// Returns the wall clock and the boot-time clock.
+    fn now(&self) -> Stamp;
+}
+
+/// The machine's clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Stamp {
+        Stamp {
+            wall_us: micros(clock_gettime(ClockId::Realtime)),
+            // Unlike the monotonic clock it counts on while the machine sleeps, so an idle limit cannot be slept out.
+            boot_us: micros(clock_gettime(ClockId::Boottime)),
+        }
+    }
+}
+
+/// Microseconds of a time; a clock before 1970 counts as 1970.
+fn micros(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or_default();
+    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000)
+}

@@ -1,0 +1,132 @@
+//! The seam to the filesystem: everything the recorder does to a disk goes through [`Fs`], so that a test can put one
+//! behind it that fails, tears and forgets.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A filesystem, as far as the recorder needs one. All calls block.
+pub trait Fs: Send + Sync + fmt::Debug {
+    /// Creates a file for reading and writing; it must not exist.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Reads a whole file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Renames a file over whatever is at `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames a file; fails with `AlreadyExists` where `to` exists.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory and its parents, mode 0700 for new ones.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes renames and creations in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Lists the names in a directory; an absent directory is empty.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Makes a file read-only for everybody, and immutable where asked for and allowed.
+    fn protect(&self, path: &Path, immutable: bool) -> io::Result<()>;
+    /// Returns the free share of the filesystem that holds `path`, in bytes: (available, total).
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
+}
+
+/// An open file.
+pub trait File: Send + Sync + fmt::Debug {
+    /// Writes all of `bytes` at an offset.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes what was written durable, with what is needed to read it back.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Returns the length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts or extends the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// The operating system's filesystem.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsFs;
+
+impl Fs for OsFs {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Arc::new(OsFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(OsFile(fs::OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        // A name that is not UTF-8 is not one of ours.
+        entries.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+    }
+
+    fn protect(&self, path: &Path, immutable: bool) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o440))?;
+        if immutable {
+            let file = fs::File::open(path)?;
+            let flags = rustix::fs::ioctl_getflags(&file)? | rustix::fs::IFlags::IMMUTABLE;
+            rustix::fs::ioctl_setflags(&file, flags)?;
+        }
+        Ok(())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(fs::File);
+
+impl File for OsFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}

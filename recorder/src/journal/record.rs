@@ -1,0 +1,208 @@
+//! Journal records, sans-IO: what the node's write-ahead log is made of.
+//!
+//! A record is a 64-byte head, a payload, and zeros up to the next multiple of 8, so that a length never straddles a
+//! sector. Checksums are salted with the file's salt: what a recycled file held before does not read as a record.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | length of head and payload |
+//! | 4 | 4 | CRC-32C over the file's salt, then the record from offset 8 |
+//! | 8 | 8 | lsn: number of the record on this node, dense |
+//! | 16 | 16 | session, zero for a leaf |
+//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf |
+//! | 33 | 1 | lane |
+//! | 34 | 2 | zero |
+//! | 36 | 4 | events in a run |
+//! | 40 | 8 | first event of a run in its lane, number of a block, index of a leaf |
+//! | 48 | 8 | boot-time clock that a run's times count from, microseconds since the session began |
+//! | 56 | 8 | wall clock at that moment |
+
+use crate::transcript::block::SessionId;
+use crate::transcript::event::Lane;
+use crate::transcript::writer::Run;
+
+/// The length of a record's head.
+pub const HEAD_LEN: usize = 64;
+
+/// What follows the checksum and the number, and what a MICRO block embeds.
+pub const EMBEDDED_FROM: usize = 16;
+
+/// The longest record: a whole block and a head.
+pub const RECORD_LEN_MAX: usize = 2 * 1024 * 1024;
+
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Consecutive events of one lane.
+    Run,
+    /// A finished block.
+    Block,
+    /// A leaf of the node log.
+    Leaf,
+}
+
+/// A record that was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Number on this node.
+    pub lsn: u64,
+    /// The session; zero for a leaf.
+    pub session: SessionId,
+    /// What it holds.
+    pub kind: RecordKind,
+    /// The lane of a run.
+    pub lane: Lane,
+    /// Events in a run.
+    pub event_count: u32,
+    /// First event, number of the block, or index of the leaf.
+    pub first: u64,
+    /// What follows the head.
+    pub payload: &'a [u8],
+    /// The record from [`EMBEDDED_FROM`] on.
+    pub embedded: &'a [u8],
+    /// Length on disk, with the padding.
+    pub padded_len: usize,
+}
+
+/// The head of a record that is being written.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordHead {
+    session: SessionId,
+    kind: u8,
+    lane: u8,
+    event_count: u32,
+    first: u64,
+    mono_us: u64,
+    wall_us: u64,
+}
+
+impl RecordHead {
+    /// Describes a run of events.
+    pub fn run(session: SessionId, lane: Lane, run: &Run<'_>) -> Self {
+        Self {
+            session,
+            kind: 1,
+            lane: lane as u8,
+            event_count: run.event_count,
+            first: run.first_event,
+            mono_us: run.mono_us,
+            wall_us: run.wall_us,
+        }
+    }
+
+    /// Describes a finished block.
+    pub fn block(session: SessionId, block_no: u64) -> Self {
+        Self { session, kind: 2, lane: 0, event_count: 0, first: block_no, mono_us: 0, wall_us: 0 }
+    }
+
+    /// Describes a leaf.
+    pub fn leaf(index: u64) -> Self {
+        Self { session: SessionId([0; 16]), kind: 3, lane: 0, event_count: 0, first: index, mono_us: 0, wall_us: 0 }
+    }
+
+    /// Appends the record with this head and payload to `out`.
+    pub fn append(&self, out: &mut Vec<u8>, salt: u64, lsn: u64, payload: &[u8]) {
+        let start = out.len();
+        let len = HEAD_LEN + payload.len();
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&lsn.to_le_bytes());
+        out.extend_from_slice(&self.session.0);
+        out.extend_from_slice(&[self.kind, self.lane, 0, 0]);
+        out.extend_from_slice(&self.event_count.to_le_bytes());
+        out.extend_from_slice(&self.first.to_le_bytes());
+        out.extend_from_slice(&self.mono_us.to_le_bytes());
+        out.extend_from_slice(&self.wall_us.to_le_bytes());
+        out.extend_from_slice(payload);
+        if let Some(record) = out.get_mut(start..)
+            && let Some((head, rest)) = record.split_first_chunk_mut::<8>()
+            && let Some(crc) = head.last_chunk_mut::<4>()
+        {
+            *crc = checksum(salt, rest).to_le_bytes();
+        }
+        out.resize(start + padded(len), 0);
+    }
+}
+
+/// Returns the length on disk of a record with a payload of `payload_len` bytes.
+pub fn record_len(payload_len: usize) -> usize {
+    padded(HEAD_LEN + payload_len)
+}
+
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(8)
+}
+
+fn checksum(salt: u64, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
+}
+
+/// Reads the record at the front of `bytes`; `None` where there is none with this salt.
+pub fn parse(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
+    let (len, _) = bytes.split_first_chunk::<4>()?;
+    let len = u32::from_le_bytes(*len) as usize;
+    if !(HEAD_LEN..=RECORD_LEN_MAX).contains(&len) {
+        return None;
+    }
+    let record = bytes.get(..len)?;
+    let crc = u32::from_le_bytes(array(record, 4)?);
+    if checksum(salt, record.get(8..)?) != crc {
+        return None;
+    }
+    let kind = match record.get(32)? {
+        1 => RecordKind::Run,
+        2 => RecordKind::Block,
+        3 => RecordKind::Leaf,
+        _ => return None,
+    };
+    Some(Record {
+        lsn: u64::from_le_bytes(array(record, 8)?),
+        session: SessionId(array(record, 16)?),
+        kind,
+        lane: Lane::from_u8(*record.get(33)?)?,
+        event_count: u32::from_le_bytes(array(record, 36)?),
+        first: u64::from_le_bytes(array(record, 40)?),
+        payload: record.get(HEAD_LEN..)?,
+        embedded: record.get(EMBEDDED_FROM..)?,
+        padded_len: padded(len),
+    })
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        RecordHead::block(SessionId([5; 16]), 77).append(&mut out, 42, 9, payload);
+        out
+    }
+
+    #[test]
+    fn a_record_survives_the_round_trip() {
+        let bytes = stored(b"payload");
+        assert_eq!(bytes.len(), record_len(7));
+        let record = parse(&bytes, 42).unwrap();
+        assert_eq!((record.lsn, record.session, record.kind), (9, SessionId([5; 16]), RecordKind::Block));
+        assert_eq!((record.first, record.payload, record.padded_len), (77, b"payload".as_slice(), bytes.len()));
+        assert_eq!(&record.embedded[..16], [5; 16]);
+    }
+
+    #[test]
+    fn another_salt_a_flipped_bit_or_a_cut_is_no_record() {
+        let bytes = stored(b"payload!");
+        assert!(parse(&bytes, 43).is_none());
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&bad, 42).is_none(), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(parse(&bytes[..cut], 42).is_none(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,776 @@
+//! The journal thread: collects what all sessions queued, writes it, syncs once, and hands out receipts.
+//!
+//! One turn: take what came in → append it to the transcripts' lanes → turn it into journal records (a run of events, or
+//! a finished block where there is enough for one) → one write → publish "written" → one `fdatasync` where the durability
+//! asks for it → publish "durable" → let the keeper make files of it. Leaves of the node log are made here too, so that a
+//! session's HEAD, its OPEN leaf and its first events share one commit.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use super::file::{self, JournalWriter};
+use super::record::RecordHead;
+use crate::error::Frozen;
+use crate::keeper::{Backlog, FinishedSegment, Job};
+use crate::log::leaf::{self, Leaf};
+use crate::log::merkle::{Frontier, leaf_hash};
+use crate::log::note::{Checkpoint, Note};
+use crate::log::slip::Slip;
+use crate::queue::{Command, Queue, SessionSpec, SlipReply};
+use crate::recovery::RecoveredSession;
+use crate::session::{Item, Session, Shared, Watermark};
+use crate::transcript::Stamp;
+use crate::transcript::block::{Compressor, SessionId};
+use crate::transcript::event::{Body, Event, EventType, Lane, Side, clock};
+use crate::transcript::head::{Durability, FORMAT_VERSION, Head, TranscriptKind};
+use crate::transcript::seal::CloseReason;
+use crate::transcript::writer::{Built, Writer};
+
+/// Fresh events of a lane become a block at this size; below, they are journaled as they are and wait for company.
+const RUN_BYTES_MAX: usize = 16 * 1024;
+/// Stream pieces that arrived together become one event up to this size.
+const MERGED_LEN_MAX: usize = 64 * 1024;
+/// Pieces further apart than this stay events of their own, so that a replay shows when they came.
+const MERGED_SPAN_US: u64 = 1_000;
+/// A turn stops taking in at this many buffered bytes, so that one commit stays short.
+const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A turn begins in a file with at least this much room; it is also what remains to close every session when no other
+/// file can be had.
+const ROOM_MIN: u64 = 24 * 1024 * 1024;
+/// How often the timers are looked at while sessions are live.
+const TICK: Duration = Duration::from_secs(1);
+const TICK_US: u64 = 500_000;
+/// HEADS and a checkpoint while sessions are live.
+const HEADS_EVERY_US: u64 = 15_000_000;
+/// HEARTBEAT, also when nothing happens.
+const HEARTBEAT_EVERY_US: u64 = 60_000_000;
+/// `fdatasync` under durability `process`.
+const PROCESS_SYNC_EVERY_US: u64 = 200_000;
+/// A wall clock that moves this much against the boot-time clock between two heartbeats has stepped.
+const CLOCK_STEP_US: u64 = 1_000_000;
+
+/// What the thread is made with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) node: String,
+    pub(crate) node_key: SigningKey,
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) durability: Durability,
+    pub(crate) retain_us: u64,
+    pub(crate) segment_age_us: u64,
+    pub(crate) software: String,
+    pub(crate) frontier: Frontier,
+    pub(crate) next_ordinal: u64,
+    pub(crate) journal: JournalWriter,
+    pub(crate) journal_dir: std::path::PathBuf,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) keeper: Sender<Job>,
+    pub(crate) backlog: Arc<Backlog>,
+}
+
+/// A session as the thread knows it.
+#[derive(Debug)]
+struct Live {
+    shared: Arc<Shared>,
+    writer: Writer,
+    /// The last event that was taken in.
+    taken: u64,
+    /// Blocks at the last HEADS.
+    heads_block: u64,
+    segments: Vec<leaf::SegmentRef>,
+    closing: Option<Closing>,
+}
+
+#[derive(Debug)]
+struct Closing {
+    reason: CloseReason,
+    replies: Vec<SlipReply>,
+}
+
+/// What one turn must do once its records are written, and once they are durable.
+#[derive(Debug, Default)]
+struct Turn {
+    /// For the keeper, once written.
+    jobs: Vec<Job>,
+    /// Sessions whose events are in this turn, with the last number.
+    moved: Vec<(Arc<Shared>, u64)>,
+    /// Whether a checkpoint is due, and who waits for it.
+    checkpoint: bool,
+    slips: Vec<(SessionId, SlipReply)>,
+    denied: Vec<(SlipReply, Frozen)>,
+    opened: Vec<(tokio::sync::oneshot::Sender<Session>, Session)>,
+    /// For the keeper, once durable.
+    publish: Vec<Job>,
+    /// Whether this turn must be durable whatever the durability says.
+    must_sync: bool,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    setup: Setup,
+    compressor: Compressor,
+    sessions: HashMap<SessionId, Live>,
+    turn: Turn,
+    items: Vec<Item>,
+    /// Sessions whose written events are not durable yet.
+    unsynced: Vec<(Arc<Shared>, u64)>,
+    synced_at_us: u64,
+    ticked_at_us: u64,
+    heads_at_us: u64,
+    heartbeat_at_us: u64,
+    /// Wall minus boot-time clock at the last heartbeat.
+    clock_offset_us: i128,
+    control: Option<SessionId>,
+    stopping: bool,
+}
+
+impl Journal {
+    pub(crate) fn new(setup: Setup) -> io::Result<Self> {
+        let now = setup.queue.now();
+        Ok(Self {
+            compressor: Compressor::new()?,
+            sessions: HashMap::new(),
+            turn: Turn::default(),
+            items: Vec::new(),
+            unsynced: Vec::new(),
+            synced_at_us: now.boot_us,
+            ticked_at_us: now.boot_us,
+            heads_at_us: now.boot_us,
+            heartbeat_at_us: now.boot_us,
+            clock_offset_us: offset(now),
+            control: None,
+            stopping: false,
+            setup,
+        })
+    }
+
+    /// Writes the BOOT leaf and opens the control transcript, durable when this returns.
+    pub(crate) fn boot(&mut self, boot: leaf::Boot, policy_hash: [u8; 32], opening: Vec<Event>) -> io::Result<Session> {
+        self.add_leaf(&Leaf::Boot(boot));
+        let spec = SessionSpec { kind: TranscriptKind::Control, protocol: None, policy_hash };
+        let session = self.open(spec, &opening)?;
+        self.control = Some(session.id());
+        self.commit()?;
+        Ok(session)
+    }
+
+    /// Works until told to stop, or until a disk says no.
+    pub(crate) fn run(mut self) {
+        if let Err(error) = self.work() {
+            self.freeze(Frozen::from_io("journal", &error));
+            self.serve_frozen();
+        }
+        // The keeper may have failed already; then there is nobody to tell.
+        let _ = self.setup.keeper.send(Job::Stop);
+    }
+
+    fn work(&mut self) -> io::Result<()> {
+        let mut dirty = Vec::new();
+        let mut commands = Vec::new();
+        loop {
+            let queue = Arc::clone(&self.setup.queue);
+            queue.take(self.timeout(), &mut dirty, &mut commands);
+            if self.setup.journal.room() < ROOM_MIN && self.setup.queue.frozen().is_none() {
+                self.switch_file().or_else(|error| self.out_of_space(&error))?;
+            }
+            for shared in dirty.drain(..) {
+                if self.setup.journal.buffered() > TURN_BYTES_MAX {
+                    // Not lost: the session stays marked and comes back in the next turn.
+                    queue.mark(shared);
+                    continue;
+                }
+                self.take_in(&shared);
+            }
+            for command in commands.drain(..) {
+                self.obey(command)?;
+            }
+            self.tick();
+            self.commit()?;
+            if self.stopping && self.sessions.is_empty() {
+                return Ok(());
+            }
+            if let Some(Frozen::Failed(_)) = queue.frozen() {
+                self.serve_frozen();
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        if !self.unsynced.is_empty() {
+            let passed = self.setup.queue.now().boot_us.saturating_sub(self.synced_at_us);
+            return Duration::from_micros(PROCESS_SYNC_EVERY_US.saturating_sub(passed).max(1));
+        }
+        TICK
+    }
+
+    /// There is no room for another journal file: nothing goes on, but what is reserved suffices to close every session.
+    fn out_of_space(&self, error: &io::Error) -> io::Result<()> {
+        match Frozen::from_io("journal", error) {
+            frozen @ Frozen::NoSpace(_) => {
+                self.freeze(frozen);
+                Ok(())
+            }
+            _ => Err(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+
+    fn freeze(&self, frozen: Frozen) {
+        tracing::error!(reason = %frozen, "recording is frozen");
+        self.setup.queue.freeze(frozen);
+        self.sessions.values().for_each(|live| live.shared.wake());
+    }
+
+    /// After a failure nothing more is written; whoever asks is told.
+    fn serve_frozen(&mut self) {
+        let frozen = self.setup.queue.frozen().unwrap_or(Frozen::Stopped);
+        for (_, live) in self.sessions.drain() {
+            live.shared.wake();
+            let replies = live.closing.into_iter().flat_map(|closing| closing.replies);
+            // Whoever no longer waits does not need the answer.
+            replies.for_each(|reply| drop(reply.send(Err(frozen.clone()))));
+        }
+        self.turn = Turn::default();
+        let mut dirty: Vec<Arc<Shared>> = Vec::new();
+        let mut commands = Vec::new();
+        while !self.stopping {
+            self.setup.queue.take(TICK, &mut dirty, &mut commands);
+            dirty.drain(..).for_each(|shared| shared.wake());
+            for command in commands.drain(..) {
+                match command {
+                    Command::Close { reply: Some(reply), .. } | Command::Slip { reply, .. } => {
+                        drop(reply.send(Err(frozen.clone())));
+                    }
+                    Command::Stop => self.stopping = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Takes a session's events into its transcript and turns them into records.
+    fn take_in(&mut self, shared: &Arc<Shared>) {
+        let mut items = std::mem::take(&mut self.items);
+        let number = shared.drain(&mut items);
+        if let Some(live) = self.sessions.get_mut(&shared.id)
+            && live.closing.is_none()
+            && !items.is_empty()
+        {
+            live.taken = number;
+            append(&mut live.writer, &items, |writer, lane| {
+                journal_block(&mut self.setup.journal, &mut self.turn.jobs, shared.id, writer.cut(lane, &mut self.compressor));
+            });
+            for lane in Lane::ALL {
+                if live.writer.fresh_len(lane) >= RUN_BYTES_MAX {
+                    let built = live.writer.cut(lane, &mut self.compressor);
+                    journal_block(&mut self.setup.journal, &mut self.turn.jobs, shared.id, built);
+                } else if let Some(run) = live.writer.take_run(lane) {
+                    self.setup.journal.append(&RecordHead::run(shared.id, lane, &run), run.encoded);
+                }
+            }
+            self.turn.moved.push((Arc::clone(shared), number));
+            let now = self.setup.queue.now();
+            self.keep_up(shared.id, now);
+        }
+        items.clear();
+        items.shrink_to(1024);
+        self.items = items;
+    }
+
+    /// Seals and rolls where that is due.
+    fn keep_up(&mut self, session: SessionId, now: Stamp) {
+        let Some(live) = self.sessions.get_mut(&session) else { return };
+        let journal = &mut self.setup.journal;
+        let jobs = &mut self.turn.jobs;
+        if live.writer.seal_is_due(now) {
+            journal_block(journal, jobs, session, Some(live.writer.seal(now)));
+        }
+        if live.writer.segment_is_due(now, self.setup.segment_age_us) {
+            let (end, head) = live.writer.roll(now);
+            end.blocks.into_iter().for_each(|built| journal_block(journal, jobs, session, Some(built)));
+            jobs.push(Job::EndSegment { session, trailer: end.trailer });
+            journal_block(journal, jobs, session, Some(head));
+        }
+    }
+
+    fn cut_all(&mut self, session: SessionId) {
+        let Some(live) = self.sessions.get_mut(&session) else { return };
+        for lane in Lane::ALL {
+            let built = live.writer.cut(lane, &mut self.compressor);
+            journal_block(&mut self.setup.journal, &mut self.turn.jobs, session, built);
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> io::Result<()> {
+        match command {
+            Command::Open { spec, opening, reply } => {
+                if self.stopping || self.setup.queue.frozen().is_some() {
+                    return Ok(());
+                }
+                let session = self.open(spec, &opening)?;
+                self.turn.opened.push((reply, session));
+            }
+            Command::Close { session, reason, exit, reply } => self.close(session, reason, exit, reply),
+            Command::Abandon(session) => self.close(session, CloseReason::Internal, None, None),
+            Command::Slip { session, reply } => {
+                self.take_last(session);
+                self.add_heads(Some(session));
+                self.turn.slips.push((session, reply));
+            }
+            Command::SegmentDone(finished) => self.segment_done(finished),
+            Command::Recovered(recovered) => self.recovered(*recovered),
+            Command::Release(files) => {
+                let barriers = files.into_iter().map(|journal_file| Job::Barrier { journal_file });
+                self.turn.publish.extend(barriers);
+                self.turn.must_sync = true;
+            }
+            Command::KeeperFailed(frozen) => self.freeze(frozen),
+            Command::Stop => {
+                self.stopping = true;
+                let open: Vec<_> = self.sessions.keys().copied().collect();
+                for session in open {
+                    self.close(session, CloseReason::Shutdown, None, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, spec: SessionSpec, opening: &[Event]) -> io::Result<Session> {
+        let now = self.setup.queue.now();
+        let id = SessionId(uuid::Uuid::now_v7().into_bytes());
+        let key = SigningKey::from_bytes(&random()?);
+        let head = Head {
+            format: FORMAT_VERSION,
+            node: self.setup.node.clone(),
+            boot_id: self.setup.boot_id.into(),
+            kind: spec.kind,
+            protocol: spec.protocol,
+            durability: self.setup.durability,
+            session_pub: key.verifying_key().to_bytes().into(),
+            ordinal: self.setup.next_ordinal,
+            policy_hash: spec.policy_hash.into(),
+            lane_keys: None,
+            journal_salt: random()?.into(),
+            software: self.setup.software.clone(),
+            events: [0; 3],
+        };
+        let open = leaf::Open {
+            session: id,
+            kind: spec.kind as u8,
+            protocol: spec.protocol.map_or(0, |protocol| protocol as u8 + 1),
+            ordinal: self.setup.next_ordinal,
+            head_link: crate::transcript::block::Link::ZERO,
+            session_pub: key.verifying_key().to_bytes(),
+            wall_us: now.wall_us,
+            retain_until_us: now.wall_us.saturating_add(self.setup.retain_us),
+        };
+        self.setup.next_ordinal += 1;
+        let (mut writer, built) = Writer::begin(id, head, key, now);
+        let open = leaf::Open { head_link: built.link, ..open };
+        journal_block(&mut self.setup.journal, &mut self.turn.jobs, id, Some(built));
+        for event in opening {
+            writer.append(Side::Client, event, now);
+        }
+        for lane in Lane::ALL {
+            if let Some(run) = writer.take_run(lane) {
+                self.setup.journal.append(&RecordHead::run(id, lane, &run), run.encoded);
+            }
+        }
+        let shared = Arc::new(Shared::new(id, self.setup.durability, Arc::clone(&self.setup.queue)));
+        let live = Live {
+            shared: Arc::clone(&shared),
+            writer,
+            taken: 0,
+            heads_block: 0,
+            segments: Vec::new(),
+            closing: None,
+        };
+        self.sessions.insert(id, live);
+        self.add_leaf(&Leaf::Open(open));
+        self.turn.checkpoint = true;
+        self.turn.must_sync = true;
+        Ok(Session::new(shared))
+    }
+
+    /// Takes in what a session recorded just before it asked for something.
+    fn take_last(&mut self, session: SessionId) {
+        if let Some(live) = self.sessions.get(&session) {
+            let shared = Arc::clone(&live.shared);
+            self.take_in(&shared);
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reason: CloseReason, exit: Option<u32>, reply: Option<SlipReply>) {
+        self.take_last(session);
+        self.cut_all(session);
+        let now = self.setup.queue.now();
+        let Some(live) = self.sessions.get_mut(&session) else {
+            // Closed already; a second answer would need a log entry that is no longer in memory.
+            return;
+        };
+        live.shared.close();
+        match &mut live.closing {
+            Some(closing) => closing.replies.extend(reply),
+            None => {
+                live.closing = Some(Closing { reason, replies: reply.into_iter().collect() });
+                let end = live.writer.close(reason, exit, now);
+                for built in end.blocks {
+                    journal_block(&mut self.setup.journal, &mut self.turn.jobs, session, Some(built));
+                }
+                self.turn.jobs.push(Job::EndSegment { session, trailer: end.trailer });
+            }
+        }
+        if let Some(frozen) = self.setup.queue.frozen() {
+            // The end is in the journal's reserve; the next start makes a segment of it.
+            self.turn.must_sync = true;
+            let replies = self.sessions.remove(&session).and_then(|live| live.closing).map(|closing| closing.replies);
+            self.turn.denied.extend(replies.into_iter().flatten().map(|reply| (reply, frozen.clone())));
+        }
+    }
+
+    /// A segment lies finished and synced in the spool: log it, then let it into the vault.
+    fn segment_done(&mut self, finished: FinishedSegment) {
+        let wall_us = self.setup.queue.now().wall_us;
+        self.log_segment(&finished, wall_us, None);
+        let Some(live) = self.sessions.get_mut(&finished.session) else { return };
+        live.segments.push(segment_ref(&finished));
+        let all_done = live.segments.len() as u64 == u64::from(live.writer.chain().segment_no()) + 1;
+        let Some(closing) = live.closing.as_mut().filter(|_| all_done) else { return };
+        let close = close_leaf(finished.session, closing.reason as u8, wall_us, live.writer.chain(), &live.segments);
+        let replies = std::mem::take(&mut closing.replies);
+        self.add_leaf(&Leaf::Close(close));
+        self.turn.slips.extend(replies.into_iter().map(|reply| (finished.session, reply)));
+        if let Some(live) = self.sessions.remove(&finished.session) {
+            live.shared.wake();
+        }
+    }
+
+    fn log_segment(&mut self, finished: &FinishedSegment, wall_us: u64, also_remove: Option<std::path::PathBuf>) {
+        self.add_leaf(&Leaf::Segment(leaf::Segment {
+            session: finished.session,
+            segment_no: finished.segment_no,
+            bytes: finished.bytes,
+            first_block: finished.first_block,
+            last_block: finished.last_block,
+            last_link: finished.last_link,
+            sha256: finished.sha256,
+            wall_us,
+        }));
+        self.turn.checkpoint = true;
+        self.turn.must_sync = true;
+        self.turn.publish.push(Job::Publish {
+            session: finished.session,
+            segment_no: finished.segment_no,
+            path: finished.path.clone(),
+            also_remove,
+        });
+    }
+
+    /// Recovery has closed an orphan of an earlier start.
+    fn recovered(&mut self, recovered: RecoveredSession) {
+        let wall_us = self.setup.queue.now().wall_us;
+        for (finished, also_remove) in &recovered.segments {
+            self.log_segment(finished, wall_us, also_remove.clone());
+        }
+        let segments: Vec<_> = recovered.segments.iter().map(|(finished, _)| segment_ref(finished)).collect();
+        let reason = recovered.closed.unwrap_or(CloseReason::Internal) as u8;
+        let close = close_leaf(recovered.session, reason, wall_us, &recovered.chain, &segments);
+        let leaf = match recovered.closed {
+            Some(_) => Leaf::Close(close),
+            None => Leaf::Recovered(leaf::Recovered {
+                close,
+                torn_bytes: recovered.torn_bytes,
+                boot_id: self.setup.boot_id,
+            }),
+        };
+        self.add_leaf(&leaf);
+        self.turn.checkpoint = true;
+    }
+
+    fn add_leaf(&mut self, leaf: &Leaf) {
+        let entry = match leaf.encode() {
+            Ok(entry) => entry,
+            Err(error) => {
+                // The leaves made here are bounded far below the limit; losing one must not go unseen.
+                self.freeze(Frozen::Failed(format!("node log: {error}").into()));
+                return;
+            }
+        };
+        let index = self.setup.frontier.size();
+        self.setup.frontier.append(leaf_hash(&entry));
+        self.setup.journal.append(&RecordHead::leaf(index), &entry);
+        self.turn.jobs.push(Job::Leaf { index, entry });
+    }
+
+    /// Cuts the open blocks and logs how far sessions have come: those that moved since the last time, or one.
+    fn add_heads(&mut self, only: Option<SessionId>) {
+        let ids: Vec<_> = match only {
+            Some(session) => vec![session],
+            None => self.sessions.keys().copied().collect(),
+        };
+        let mut heads = Vec::new();
+        for session in ids {
+            self.cut_all(session);
+            let Some(live) = self.sessions.get_mut(&session) else { continue };
+            let chain = live.writer.chain();
+            let block_no = chain.next_block().saturating_sub(1);
+            if only.is_some() || live.heads_block != block_no {
+                heads.push(leaf::Head { session, block_no, link: chain.prev(), events: chain.events().iter().sum() });
+            }
+            live.heads_block = block_no;
+        }
+        let wall_us = self.setup.queue.now().wall_us;
+        for heads in heads.chunks(leaf::HEADS_MAX) {
+            self.add_leaf(&Leaf::Heads { wall_us, heads: heads.to_vec() });
+            self.turn.checkpoint = true;
+            self.turn.must_sync = true;
+        }
+    }
+
+    /// Whatever is due by time.
+    fn tick(&mut self) {
+        let now = self.setup.queue.now();
+        if now.boot_us.saturating_sub(self.ticked_at_us) < TICK_US {
+            return;
+        }
+        self.ticked_at_us = now.boot_us;
+        let due: Vec<_> = self.sessions.keys().copied().collect();
+        for session in due {
+            let Some(live) = self.sessions.get_mut(&session).filter(|live| live.closing.is_none()) else { continue };
+            for lane in Lane::ALL {
+                if live.writer.is_aged(lane, now) {
+                    let built = live.writer.cut(lane, &mut self.compressor);
+                    journal_block(&mut self.setup.journal, &mut self.turn.jobs, session, built);
+                }
+            }
+            self.keep_up(session, now);
+        }
+        // The control transcript is always there; only others are worth a HEADS.
+        if self.sessions.len() > 1 && now.boot_us.saturating_sub(self.heads_at_us) >= HEADS_EVERY_US {
+            self.heads_at_us = now.boot_us;
+            self.add_heads(None);
+        }
+        if now.boot_us.saturating_sub(self.heartbeat_at_us) >= HEARTBEAT_EVERY_US {
+            self.heartbeat_at_us = now.boot_us;
+            self.check_clock(now);
+            self.add_leaf(&Leaf::Heartbeat(leaf::Heartbeat {
+                boot_id: self.setup.boot_id,
+                wall_us: now.wall_us,
+                mono_us: now.boot_us,
+                open: self.sessions.len() as u64,
+            }));
+            self.turn.checkpoint = true;
+        }
+    }
+
+    /// A stepped clock is an event, never a failure.
+    fn check_clock(&mut self, now: Stamp) {
+        let step = offset(now) - std::mem::replace(&mut self.clock_offset_us, offset(now));
+        let step_us = u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX);
+        if step_us < CLOCK_STEP_US {
+            return;
+        }
+        let event = Event::map(clock::TYPE, 0)
+            .with(clock::WALL_US, now.wall_us)
+            .with(clock::BOOT_US, now.boot_us)
+            .with(clock::STEP_US, step_us)
+            .with(clock::BACKWARD, step < 0);
+        if let Some(live) = self.control.and_then(|control| self.sessions.get_mut(&control)) {
+            live.writer.append(Side::Client, &event, now);
+            if let Some(run) = live.writer.take_run(Lane::Meta) {
+                self.setup.journal.append(&RecordHead::run(live.shared.id, Lane::Meta, &run), run.encoded);
+            }
+        }
+    }
+
+    /// Writes the turn, syncs it where that is due, and tells everybody.
+    fn commit(&mut self) -> io::Result<()> {
+        let mut turn = std::mem::take(&mut self.turn);
+        if self.setup.journal.buffered() > 0 {
+            self.setup.journal.write()?;
+        }
+        // A frozen recorder writes what closes sessions, and lets nothing on.
+        if self.setup.queue.frozen().is_none() {
+            for (shared, number) in &turn.moved {
+                shared.publish(Watermark::Written, *number);
+            }
+        }
+        for job in turn.jobs.drain(..) {
+            self.hand_over(job);
+        }
+        self.unsynced.append(&mut turn.moved);
+
+        let now = self.setup.queue.now();
+        let due = match self.setup.durability {
+            Durability::Strict | Durability::Causal => !self.unsynced.is_empty(),
+            Durability::Process => {
+                !self.unsynced.is_empty() && now.boot_us.saturating_sub(self.synced_at_us) >= PROCESS_SYNC_EVERY_US
+            }
+        };
+        if due || turn.must_sync || turn.checkpoint {
+            self.setup.journal.sync()?;
+            self.synced_at_us = now.boot_us;
+            for (shared, number) in self.unsynced.drain(..) {
+                if self.setup.queue.frozen().is_none() {
+                    shared.publish(Watermark::Durable, number);
+                }
+            }
+        }
+        self.after_sync(turn, now)
+    }
+
+    /// Everything of the turn is durable: sign the log's head, publish, answer.
+    fn after_sync(&mut self, turn: Turn, now: Stamp) -> io::Result<()> {
+        if turn.checkpoint || !turn.slips.is_empty() {
+            let note = self.checkpoint()?;
+            for (session, reply) in turn.slips {
+                let slip = Slip::new(note.clone(), session).map_err(io::Error::other)?;
+                // Whoever no longer waits does not need the slip.
+                drop(reply.send(Ok(slip)));
+            }
+            self.hand_over(Job::Checkpoint { note, wall_us: now.wall_us });
+        }
+        for job in turn.publish {
+            self.hand_over(job);
+        }
+        for (reply, frozen) in turn.denied {
+            drop(reply.send(Err(frozen)));
+        }
+        for (reply, session) in turn.opened {
+            // A caller that went away drops the handle, which closes the session.
+            drop(reply.send(session));
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> io::Result<Note> {
+        let checkpoint = Checkpoint {
+            origin: self.setup.node.clone(),
+            size: self.setup.frontier.size(),
+            root: self.setup.frontier.root(),
+        };
+        checkpoint.sign(&self.setup.node_key).map_err(io::Error::other)
+    }
+
+    fn hand_over(&self, job: Job) {
+        if let Job::Block { bytes, .. } = &job {
+            self.setup.backlog.enter(bytes.len());
+        }
+        // A keeper that stopped has said why, and that froze everything.
+        let _ = self.setup.keeper.send(job);
+    }
+
+    /// Goes on in the next file. First every buffered event gets into a block, so that the files before need nothing but
+    /// their blocks materialised to be recycled.
+    fn switch_file(&mut self) -> io::Result<()> {
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        let done = file::path(&self.setup.journal_dir, self.setup.journal.file_no());
+        self.setup.journal.switch()?;
+        for session in ids {
+            self.cut_all(session);
+        }
+        self.turn.publish.push(Job::Barrier { journal_file: done });
+        self.turn.must_sync = true;
+        Ok(())
+    }
+}
+
+/// Appends items to a transcript, joining stream pieces that came together; `full` is called for a lane with a block's
+/// worth of events.
+fn append(writer: &mut Writer, items: &[Item], mut full: impl FnMut(&mut Writer, Lane)) {
+    let mut rest = items;
+    let mut parts: Vec<Bytes> = Vec::new();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        let lane = first.event.kind.lane();
+        match &first.event.body {
+            Body::Map(_) => writer.append(first.side, &first.event, first.at),
+            Body::Stream(data) => {
+                parts.clear();
+                parts.push(data.clone());
+                let mut len = data.len();
+                while let Some((next, after)) = rest.split_first()
+                    && let Some(data) = continues(first, next, len)
+                {
+                    len += data.len();
+                    parts.push(data.clone());
+                    rest = after;
+                }
+                writer.append_stream(first.side, first.event.kind, first.event.chan, &parts, first.at);
+            }
+        }
+        if writer.is_full(lane) {
+            full(writer, lane);
+        }
+    }
+}
+
+/// Returns the bytes of `next` where they may join the event that began with `first` and is `len` bytes long so far.
+fn continues<'a>(first: &Item, next: &'a Item, len: usize) -> Option<&'a Bytes> {
+    let key = |item: &Item| -> (EventType, u32, Side) { (item.event.kind, item.event.chan, item.side) };
+    let Body::Stream(data) = &next.event.body else { return None };
+    (key(first) == key(next)
+        && len + data.len() <= MERGED_LEN_MAX
+        && next.at.boot_us.saturating_sub(first.at.boot_us) <= MERGED_SPAN_US)
+        .then_some(data)
+}
+
+/// Journals a block and has the keeper append it to its segment.
+fn journal_block(journal: &mut JournalWriter, jobs: &mut Vec<Job>, session: SessionId, built: Option<Built>) {
+    let Some(built) = built else { return };
+    journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
+    jobs.push(Job::Block {
+        session,
+        segment_no: built.segment_no,
+        block_no: built.block_no,
+        link: built.link,
+        bytes: built.bytes,
+    });
+}
+
+fn segment_ref(finished: &FinishedSegment) -> leaf::SegmentRef {
+    leaf::SegmentRef {
+        no: finished.segment_no,
+        bytes: finished.bytes,
+        sha256: finished.sha256,
+        last_link: finished.last_link,
+    }
+}
+
+fn close_leaf(
+    session: SessionId,
+    reason: u8,
+    wall_us: u64,
+    chain: &crate::transcript::chain::Chain,
+    segments: &[leaf::SegmentRef],
+) -> leaf::Close {
+    let from = segments.len().saturating_sub(leaf::SEGMENTS_MAX);
+    leaf::Close {
+        session,
+        reason,
+        wall_us,
+        last_block: chain.next_block().saturating_sub(1),
+        last_link: chain.prev(),
+        segment_count: chain.segment_no().saturating_add(1),
+        segments: segments.get(from..).unwrap_or_default().to_vec(),
+    }
+}
+
+fn offset(now: Stamp) -> i128 {
+    i128::from(now.wall_us) - i128::from(now.boot_us)
+}
+
+/// Returns fresh random bytes; a session without them must not begin.
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

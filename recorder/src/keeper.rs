@@ -1,0 +1,217 @@
+//! The keeper: turns what the journal holds into files, off the hot path.
+//!
+//! It appends blocks to the live segments (`spool/*.part`), to the page cache only; the journal is what makes them
+//! durable. Whatever waits for a disk or the vault it hands on to the [shipper](crate::shipper), in order.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::error::Frozen;
+use crate::fs::{File, Fs};
+use crate::log::note::Note;
+use crate::queue::{Command, Queue};
+use crate::shipper::Task;
+use crate::transcript::block::{Link, SessionId};
+use crate::transcript::chain::TRAILER_LEN;
+
+/// Blocks that wait to be written are at most this many bytes; beyond, the journal thread waits, and with it the sessions.
+const BACKLOG_MAX: usize = 64 * 1024 * 1024;
+
+/// A segment that is complete on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct FinishedSegment {
+    pub(crate) session: SessionId,
+    pub(crate) segment_no: u32,
+    pub(crate) bytes: u64,
+    pub(crate) first_block: u64,
+    pub(crate) last_block: u64,
+    pub(crate) last_link: Link,
+    pub(crate) sha256: [u8; 32],
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+}
+
+/// What the journal thread hands over. Everything in it is in the journal already.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Append a block to its segment.
+    Block { session: SessionId, segment_no: u32, block_no: u64, link: Link, bytes: Bytes },
+    /// The segment has all its blocks; this is its trailer.
+    EndSegment { session: SessionId, trailer: [u8; TRAILER_LEN] },
+    /// A leaf of the node log.
+    Leaf { index: u64, entry: Vec<u8> },
+    /// A checkpoint whose leaves are durable.
+    Checkpoint { note: Note, wall_us: u64 },
+    /// The SEGMENT leaf of this segment is durable.
+    Publish { session: SessionId, segment_no: u32, path: PathBuf, also_remove: Option<PathBuf> },
+    /// Everything before this was in journal files up to this one.
+    Barrier { journal_file: PathBuf },
+    /// Everything is handed over.
+    Stop,
+}
+
+/// How many bytes wait.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    bytes: Mutex<usize>,
+    shrunk: Condvar,
+}
+
+impl Backlog {
+    /// Waits until there is room, then counts `len` bytes in.
+    pub(crate) fn enter(&self, len: usize) {
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes =
+            self.shrunk.wait_while(bytes, |bytes| *bytes > BACKLOG_MAX).unwrap_or_else(PoisonError::into_inner);
+        *bytes += len;
+    }
+
+    fn leave(&self, len: usize) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *bytes = bytes.saturating_sub(len);
+        self.shrunk.notify_one();
+    }
+}
+
+/// Returns the path of a live segment.
+pub(crate) fn part_path(spool: &Path, session: SessionId, segment_no: u32) -> PathBuf {
+    spool.join(format!("{session}.{segment_no:06}.part"))
+}
+
+#[derive(Debug)]
+struct Part {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    segment_no: u32,
+    len: u64,
+    sha256: Sha256,
+    first_block: u64,
+    last_block: u64,
+    last_link: Link,
+    /// Whether something was written since the last barrier.
+    dirty: bool,
+}
+
+/// The keeper thread's state.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) spool: PathBuf,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) shipper: Sender<Task>,
+    parts: HashMap<SessionId, Part>,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        spool: PathBuf,
+        queue: Arc<Queue>,
+        backlog: Arc<Backlog>,
+        shipper: Sender<Task>,
+    ) -> Self {
+        Self { fs, spool, queue, backlog, shipper, parts: HashMap::new() }
+    }
+
+    /// Works until told to stop. After a failure it only keeps the journal thread from waiting.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        let mut failed = false;
+        while let Ok(job) = jobs.recv() {
+            let len = if let Job::Block { bytes, .. } = &job { bytes.len() } else { 0 };
+            if matches!(job, Job::Stop) {
+                break;
+            }
+            if !failed && let Err(error) = self.handle(job) {
+                failed = true;
+                self.queue.push(Command::KeeperFailed(Frozen::from_io("spool", &error)));
+            }
+            if len > 0 {
+                self.backlog.leave(len);
+            }
+        }
+        // The shipper may be gone already after a failure of its own.
+        let _ = self.shipper.send(Task::Stop);
+    }
+
+    fn handle(&mut self, job: Job) -> io::Result<()> {
+        match job {
+            Job::Block { session, segment_no, block_no, link, bytes } => {
+                self.append(session, segment_no, block_no, link, &bytes)
+            }
+            Job::EndSegment { session, trailer } => self.end_segment(session, &trailer),
+            Job::Leaf { index, entry } => self.ship(Task::Leaf { index, entry }),
+            Job::Checkpoint { note, wall_us } => self.ship(Task::Checkpoint { note, wall_us }),
+            Job::Publish { session, segment_no, path, also_remove } => {
+                self.ship(Task::Publish { session, segment_no, path, also_remove })
+            }
+            Job::Barrier { journal_file } => {
+                let parts = self.parts.values_mut();
+                let dirty = parts.filter_map(|part| std::mem::take(&mut part.dirty).then_some(part));
+                let files = dirty.map(|part| Arc::clone(&part.file)).collect();
+                self.ship(Task::Barrier { files, journal_file })
+            }
+            Job::Stop => Ok(()),
+        }
+    }
+
+    fn ship(&self, task: Task) -> io::Result<()> {
+        self.shipper.send(task).map_err(|_| io::Error::other("the shipper has stopped"))
+    }
+
+    fn append(
+        &mut self,
+        session: SessionId,
+        segment_no: u32,
+        block_no: u64,
+        link: Link,
+        bytes: &Bytes,
+    ) -> io::Result<()> {
+        if !self.parts.contains_key(&session) {
+            let path = part_path(&self.spool, session, segment_no);
+            let part = Part {
+                file: self.fs.create(&path)?,
+                path,
+                segment_no,
+                len: 0,
+                sha256: Sha256::new(),
+                first_block: block_no,
+                last_block: block_no,
+                last_link: link,
+                dirty: false,
+            };
+            self.parts.insert(session, part);
+        }
+        let Some(part) = self.parts.get_mut(&session) else { return Ok(()) };
+        part.file.write_at(part.len, bytes)?;
+        part.sha256.update(bytes);
+        part.len += bytes.len() as u64;
+        part.last_block = block_no;
+        part.last_link = link;
+        part.dirty = true;
+        Ok(())
+    }
+
+    fn end_segment(&mut self, session: SessionId, trailer: &[u8; TRAILER_LEN]) -> io::Result<()> {
+        let Some(mut part) = self.parts.remove(&session) else { return Ok(()) };
+        part.file.write_at(part.len, trailer)?;
+        part.sha256.update(trailer);
+        let finished = FinishedSegment {
+            session,
+            segment_no: part.segment_no,
+            bytes: part.len + TRAILER_LEN as u64,
+            first_block: part.first_block,
+            last_block: part.last_block,
+            last_link: part.last_link,
+            sha256: part.sha256.finalize().into(),
+            path: part.path,
+        };
+        self.ship(Task::Finish { file: part.file, finished })
+    }
+}

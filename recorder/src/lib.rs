@@ -1,0 +1,33 @@
+//! The recorder: makes events durable before anything acts on them, and evidence afterwards.
+//!
+//! Three layers. The [`transcript`] is the format, sans-IO: events, blocks, the chain, seals. The [`journal`] is the node's
+//! write-ahead log: one thread, one `fdatasync` for all sessions, and the [`Receipt`] that allows forwarding. The node
+//! [`log`] is a Merkle log over all sessions, so that a missing one shows. It knows no protocol and no socket.
+//!
+//! `FORMAT.md` beside this crate is normative for everything that is stored.
+
+pub mod clock;
+mod error;
+pub mod fs;
+pub mod journal;
+mod keeper;
+mod local_log;
+pub mod log;
+mod queue;
+mod receipt;
+mod recorder;
+mod recovery;
+mod session;
+mod shipper;
+pub mod transcript;
+pub mod vault;
+
+pub use error::{Frozen, OpenError, Refused};
+pub use log::slip::Slip;
+pub use queue::SessionSpec;
+pub use receipt::{Receipt, Ticket};
+pub use recorder::{Recorder, RecorderConfig, SPOOL_LIMIT_PERCENT};
+pub use session::Session;
+pub use transcript::block::SessionId;
+pub use transcript::head::{Durability, Protocol, TranscriptKind};
+pub use transcript::seal::CloseReason;

@@ -1,0 +1,143 @@
+//! What everybody hands to the journal thread, and how they learn that it stopped.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::Clock;
+use crate::error::Frozen;
+use crate::keeper::FinishedSegment;
+use crate::log::slip::Slip;
+use crate::recovery::RecoveredSession;
+use crate::session::{Session, Shared};
+use crate::transcript::Stamp;
+use crate::transcript::block::SessionId;
+use crate::transcript::event::Event;
+use crate::transcript::head::{Protocol, TranscriptKind};
+use crate::transcript::seal::CloseReason;
+
+/// What kind of session is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionSpec {
+    /// What the transcript is about.
+    pub kind: TranscriptKind,
+    /// What is spoken.
+    pub protocol: Option<Protocol>,
+    /// BLAKE3 of the configuration in force.
+    pub policy_hash: [u8; 32],
+}
+
+/// The answer to whoever closes a session or asks for a slip.
+pub(crate) type SlipReply = oneshot::Sender<Result<Slip, Frozen>>;
+
+/// What is asked of the journal thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Open a session with these first events.
+    Open { spec: SessionSpec, opening: Vec<Event>, reply: oneshot::Sender<Session> },
+    /// Close a session.
+    Close { session: SessionId, reason: CloseReason, exit: Option<u32>, reply: Option<SlipReply> },
+    /// The last handle of a session is gone.
+    Abandon(SessionId),
+    /// Commit a session's head.
+    Slip { session: SessionId, reply: SlipReply },
+    /// The keeper has a finished segment on disk.
+    SegmentDone(FinishedSegment),
+    /// Recovery has a finished segment on disk.
+    Recovered(Box<RecoveredSession>),
+    /// Recovery is done with these journal files.
+    Release(Vec<PathBuf>),
+    /// The keeper could not go on.
+    KeeperFailed(Frozen),
+    /// End: close the control transcript and stop.
+    Stop,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    dirty: Vec<Arc<Shared>>,
+    commands: Vec<Command>,
+    sleeping: bool,
+}
+
+/// The journal thread's inbox.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    work: Condvar,
+    frozen: OnceLock<Frozen>,
+    froze: Notify,
+}
+
+impl Queue {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default(), work: Condvar::new(), frozen: OnceLock::new(), froze: Notify::new() }
+    }
+
+    pub(crate) fn now(&self) -> Stamp {
+        self.clock.now()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a session has events.
+    pub(crate) fn mark(&self, session: Arc<Shared>) {
+        let mut state = self.state();
+        state.dirty.push(session);
+        self.wake(state);
+    }
+
+    pub(crate) fn push(&self, command: Command) {
+        let mut state = self.state();
+        state.commands.push(command);
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        // A futex call for every event would cost more than the event.
+        if std::mem::take(&mut state.sleeping) {
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits for work, at most as long as `timeout`, and takes it.
+    pub(crate) fn take(&self, timeout: Duration, dirty: &mut Vec<Arc<Shared>>, commands: &mut Vec<Command>) {
+        let mut state = self.state();
+        if state.dirty.is_empty() && state.commands.is_empty() && !timeout.is_zero() {
+            state.sleeping = true;
+            let woken = self.work.wait_timeout_while(state, timeout, |state| {
+                state.dirty.is_empty() && state.commands.is_empty()
+            });
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.sleeping = false;
+        }
+        std::mem::swap(&mut state.dirty, dirty);
+        std::mem::swap(&mut state.commands, commands);
+    }
+
+    /// Stops all forwarding, for good. The first reason stays.
+    pub(crate) fn freeze(&self, reason: Frozen) {
+        let _ = self.frozen.set(reason);
+        self.froze.notify_waiters();
+    }
+
+    pub(crate) fn frozen(&self) -> Option<Frozen> {
+        self.frozen.get().cloned()
+    }
+
+    pub(crate) async fn wait_frozen(&self) -> Frozen {
+        loop {
+            let froze = self.froze.notified();
+            if let Some(frozen) = self.frozen() {
+                return frozen;
+            }
+            froze.await;
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The recorder: starts the threads, opens sessions, and knows whether recording can go on.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use tokio::sync::oneshot;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Frozen, OpenError, Refused};
+use crate::fs::{Fs, OsFs};
+use crate::journal::file::{FILE_LEN, JournalWriter, scan};
+use crate::journal::pool::Pool;
+use crate::journal::thread::{Journal, Setup, random};
+use crate::keeper::{Backlog, Job, Keeper};
+use crate::local_log::LocalLog;
+use crate::log::leaf;
+use crate::log::note::Note;
+use crate::queue::{Command, Queue, SessionSpec};
+use crate::recovery::{Evidence, Recovery};
+use crate::session::Session;
+use crate::shipper::Shipper;
+use crate::transcript::block::SessionId;
+use crate::transcript::event::Event;
+use crate::transcript::head::Durability;
+use crate::vault::{DirVault, Vault, log_key};
+
+/// New sessions are refused when this share of the spool's filesystem is used, in percent.
+pub const SPOOL_LIMIT_PERCENT: u64 = 95;
+
+/// What a recorder is started with.
+#[derive(Debug)]
+pub struct RecorderConfig {
+    /// Journal, spool and local node log.
+    pub state_dir: PathBuf,
+    /// The directory vault.
+    pub vault_dir: PathBuf,
+    /// Whether files in the vault get the immutable attribute.
+    pub immutable: bool,
+    /// The node's name: the origin of its log.
+    pub node: String,
+    /// The key that signs checkpoints.
+    pub node_key: SigningKey,
+    /// What a receipt promises.
+    pub durability: Durability,
+    /// How long sessions must be kept; fixed in each session's OPEN leaf.
+    pub retain: Duration,
+    /// When a segment rolls, if its size did not make it roll before.
+    pub segment_age: Duration,
+    /// The most that journal files may take, in bytes.
+    pub journal_bytes_max: u64,
+    /// BLAKE3 of the configuration in force.
+    pub policy_hash: [u8; 32],
+    /// The snapshot that the control transcript opens with.
+    pub control_opening: Vec<Event>,
+    /// The filesystem; [`OsFs`] outside tests.
+    pub fs: Arc<dyn Fs>,
+    /// The clocks; [`SystemClock`] outside tests.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl RecorderConfig {
+    /// Describes a recorder with the defaults of this version.
+    pub fn new(state_dir: PathBuf, vault_dir: PathBuf, node: String, node_key: SigningKey) -> Self {
+        Self {
+            state_dir,
+            vault_dir,
+            immutable: false,
+            node,
+            node_key,
+            durability: Durability::default(),
+            retain: Duration::from_secs(400 * 24 * 3600),
+            segment_age: Duration::from_secs(15 * 60),
+            journal_bytes_max: 1024 * 1024 * 1024,
+            policy_hash: [0; 32],
+            control_opening: Vec::new(),
+            fs: Arc::new(OsFs),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// The recorder of a node. Clones are handles of the same one.
+#[derive(Debug, Clone)]
+pub struct Recorder(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: Arc<Queue>,
+    control: Session,
+    fs: Arc<dyn Fs>,
+    spool: PathBuf,
+    pool: Arc<Pool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stopping: Arc<AtomicBool>,
+    /// Held as long as the recorder lives; the lock goes with the descriptor.
+    _lock: std::fs::File,
+}
+
+impl Recorder {
+    /// Starts recording. Blocks for the moment that it takes to read the journal; orphans of an earlier start are closed in
+    /// the background.
+    ///
+    /// # Errors
+    /// The state directory is in use, unreadable or damaged; or the vault knows more of the node log than this node.
+    pub fn start(config: RecorderConfig) -> Result<Self, OpenError> {
+        let fs = Arc::clone(&config.fs);
+        let journal_dir = config.state_dir.join("journal");
+        let spool = config.state_dir.join("spool");
+        for dir in [&config.state_dir, &journal_dir, &spool] {
+            fs.create_dir_all(dir).map_err(OpenError::io("cannot make", dir))?;
+        }
+        let lock = lock(&config.state_dir)?;
+        let vault = Vault::Dir(DirVault::new(Arc::clone(&fs), config.vault_dir.clone(), config.immutable));
+
+        // What the last start left: its journal, and from it the end of the node log.
+        let newest = newest_checkpoint(&vault, &config.node)?;
+        let published = newest.as_ref().map_or(0, |note| note.checkpoint.size);
+        let log_dir = config.state_dir.join("log");
+        let mut log = LocalLog::open(Arc::clone(&fs), log_dir, config.node.clone(), published)?;
+        let found = scan(fs.as_ref(), &journal_dir).map_err(OpenError::io("cannot read", &journal_dir))?;
+        let state = config.state_dir.clone();
+        let evidence = Evidence::gather(found.files, |index, entry| top_up(&mut log, index, entry, &state))?;
+        refuse_rollback(&log, newest.as_ref(), &config)?;
+        for path in &found.leftover {
+            fs.remove(path).map_err(OpenError::io("cannot remove", path))?;
+        }
+
+        let now = config.clock.now();
+        let boot_id: [u8; 16] = random()?;
+        let boot_key = SigningKey::from_bytes(&random()?);
+        let queue = Arc::new(Queue::new(Arc::clone(&config.clock)));
+        let files_max = usize::try_from(config.journal_bytes_max / FILE_LEN).unwrap_or(usize::MAX);
+        let pool = Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), files_max + evidence.journal_files().len()));
+        pool.adopt_leftovers(evidence.journal_files().len()).map_err(OpenError::io("cannot read", &journal_dir))?;
+        let mut threads = Vec::new();
+        threads.push(spawn("casemate-pool", {
+            let (pool, queue) = (Arc::clone(&pool), Arc::clone(&queue));
+            move || pool.run(|error| queue.push(Command::KeeperFailed(Frozen::from_io("journal", error))))
+        })?);
+
+        let (jobs, job_queue) = mpsc::channel();
+        let (tasks, task_queue) = mpsc::channel();
+        let backlog = Arc::new(Backlog::default());
+        let journal =
+            JournalWriter::create(Arc::clone(&fs), Arc::clone(&pool), boot_id, found.next_file_no, found.next_lsn)
+                .map_err(OpenError::io("cannot write the journal in", &journal_dir))?;
+        let setup = Setup {
+            node: config.node.clone(),
+            node_key: config.node_key.clone(),
+            boot_id,
+            durability: config.durability,
+            retain_us: micros(config.retain),
+            segment_age_us: micros(config.segment_age),
+            software: concat!("casemate ", env!("CARGO_PKG_VERSION")).to_owned(),
+            frontier: log.frontier(),
+            next_ordinal: log.next_ordinal()?,
+            journal,
+            journal_dir,
+            queue: Arc::clone(&queue),
+            keeper: jobs.clone(),
+            backlog: Arc::clone(&backlog),
+        };
+        let boot = leaf::Boot {
+            boot_id,
+            boot_pub: boot_key.verifying_key().to_bytes(),
+            wall_us: now.wall_us,
+            mono_us: now.boot_us,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            previous_size: log.size(),
+        };
+        let recovery = Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key };
+        // Segments that the log already names go into the vault before anything that this start adds.
+        for (session, segment_no, path, also_remove) in
+            recovery.unpublished().map_err(OpenError::io("cannot read", &spool))?
+        {
+            // The keeper starts below; the channel holds these until then.
+            let _ = jobs.send(Job::Publish { session, segment_no, path, also_remove });
+        }
+        // Before any thread runs: from then on the spool holds live segments of this start too.
+        let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
+        let shipper = Shipper::new(Arc::clone(&fs), log, vault, Arc::clone(&queue), Arc::clone(&pool));
+        threads.push(spawn("casemate-shipper", move || shipper.run(&task_queue))?);
+        let keeper = Keeper::new(Arc::clone(&fs), spool.clone(), Arc::clone(&queue), backlog, tasks);
+        threads.push(spawn("casemate-keeper", move || keeper.run(&job_queue))?);
+        let mut thread = Journal::new(setup)?;
+        let control = thread.boot(boot, config.policy_hash, config.control_opening)?;
+        threads.push(spawn("casemate-journal", move || thread.run())?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        threads.push(spawn("casemate-recovery", {
+            let (queue, stopping) = (Arc::clone(&queue), Arc::clone(&stopping));
+            move || close_orphans(&recovery, orphans, &queue, &stopping)
+        })?);
+        let threads = Mutex::new(threads);
+        Ok(Self(Arc::new(Inner { queue, control, fs, spool, pool, threads, stopping, _lock: lock })))
+    }
+
+    /// Opens a session: HEAD, OPEN and the `opening` events are durable when this returns.
+    ///
+    /// # Errors
+    /// Recording cannot go on, or there is too little space.
+    pub async fn open_session(&self, spec: SessionSpec, opening: Vec<Event>) -> Result<Session, Refused> {
+        self.admits()?;
+        let (reply, answer) = oneshot::channel();
+        self.0.queue.push(Command::Open { spec, opening, reply });
+        answer.await.map_err(|_| self.frozen().unwrap_or(Frozen::Stopped).into())
+    }
+
+    /// Returns the control transcript of this start.
+    pub fn control(&self) -> &Session {
+        &self.0.control
+    }
+
+    /// Whether a new session may begin.
+    ///
+    /// # Errors
+    /// Recording cannot go on, or the spool's filesystem is nearly full.
+    pub fn admits(&self) -> Result<(), Refused> {
+        if let Some(frozen) = self.frozen() {
+            return Err(frozen.into());
+        }
+        let (available, total) = self.0.fs.space(&self.0.spool).unwrap_or((1, 1));
+        let percent = total.saturating_sub(available).saturating_mul(100) / total.max(1);
+        if percent >= SPOOL_LIMIT_PERCENT {
+            return Err(Refused::SpoolFull { percent, limit: SPOOL_LIMIT_PERCENT });
+        }
+        Ok(())
+    }
+
+    /// Returns why recording cannot go on, if so.
+    pub fn frozen(&self) -> Option<Frozen> {
+        self.0.queue.frozen()
+    }
+
+    /// Waits until recording cannot go on, and says why.
+    pub async fn wait_frozen(&self) -> Frozen {
+        self.0.queue.wait_frozen().await
+    }
+
+    /// Ends recording: sessions that are still open are closed with reason `shutdown`, everything goes to the vault, the
+    /// threads end. Blocks until then.
+    pub fn shutdown(&self) {
+        self.0.stopping.store(true, Ordering::SeqCst);
+        self.0.queue.push(Command::Stop);
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The pool's thread is the first in the list and the last to be let go: the journal may still need a file.
+        for thread in threads.into_iter().rev() {
+            if thread.thread().name() == Some("casemate-pool") {
+                self.0.pool.stop();
+            }
+            if thread.join().is_err() {
+                tracing::error!("a recorder thread panicked");
+            }
+        }
+        self.0.queue.freeze(Frozen::Stopped);
+    }
+}
+
+fn close_orphans(recovery: &Recovery, orphans: Vec<SessionId>, queue: &Queue, stopping: &AtomicBool) {
+    for session in orphans {
+        if stopping.load(Ordering::SeqCst) {
+            // The next start does the rest.
+            return;
+        }
+        match recovery.recover(session, queue.now()) {
+            Ok(Some(recovered)) => {
+                tracing::info!(%session, "recovered a session of an earlier start");
+                queue.push(Command::Recovered(Box::new(recovered)));
+            }
+            Ok(None) => {}
+            Err(error) => return queue.push(Command::KeeperFailed(Frozen::from_io("recovery", &error))),
+        }
+    }
+    queue.push(Command::Release(recovery.evidence.journal_files()));
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn lock(state_dir: &std::path::Path) -> Result<std::fs::File, OpenError> {
+    let path = state_dir.join("lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(OpenError::io("cannot open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(state_dir.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(OpenError::io("cannot lock", &path)(error)),
+    }
+}
+
+/// Adds a journaled leaf to the local log; one that is there already must be the same, which its hash decides.
+fn top_up(log: &mut LocalLog, index: u64, entry: &[u8], state: &std::path::Path) -> Result<(), OpenError> {
+    let damaged = |reason| OpenError::LogDamaged { index, reason, state: state.to_owned() };
+    if index > log.size() {
+        return Err(damaged("entries before it are missing"));
+    }
+    if index < log.size() {
+        return Ok(());
+    }
+    log.append(index, entry).map_err(|_| damaged("it cannot be written"))
+}
+
+/// Returns the newest checkpoint that the vault holds of this node's log.
+fn newest_checkpoint(vault: &Vault, node: &str) -> Result<Option<Note>, OpenError> {
+    let failed = |error: crate::vault::VaultError| OpenError::System(io::Error::other(error.to_string()));
+    let mut newest: Option<Note> = None;
+    for day in vault.list(&log_key(node, "cp")).map_err(failed)? {
+        for name in vault.list(&log_key(node, &format!("cp/{day}"))).map_err(failed)? {
+            let size = name.split('-').next().and_then(|size| size.parse::<u64>().ok());
+            if !name.ends_with(".note") || size.is_none_or(|size| newest.as_ref().is_some_and(|n| n.checkpoint.size >= size)) {
+                continue;
+            }
+            let bytes = vault.get(&log_key(node, &format!("cp/{day}/{name}"))).map_err(failed)?;
+            let note = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse::<Note>().ok());
+            newest = note.or(newest);
+        }
+    }
+    Ok(newest)
+}
+
+fn refuse_rollback(log: &LocalLog, newest: Option<&Note>, config: &RecorderConfig) -> Result<(), OpenError> {
+    let Some(note) = newest else { return Ok(()) };
+    let checkpoint = &note.checkpoint;
+    if checkpoint.size > log.size() {
+        return Err(OpenError::RolledBack {
+            local: log.size(),
+            vault: checkpoint.size,
+            state: config.state_dir.clone(),
+        });
+    }
+    if log.root_at(checkpoint.size)? != checkpoint.root {
+        return Err(OpenError::Forked { size: checkpoint.size, node: config.node.clone() });
+    }
+    Ok(())
+}

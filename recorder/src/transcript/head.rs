@@ -1,0 +1,152 @@
+//! The HEAD block's payload: what a reader must know before the first event, and nothing about who or where.
+
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+
+use super::block::BlockError;
+
+/// The format that this code writes.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// What a transcript is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum TranscriptKind {
+    /// One authenticated client connection to one target.
+    #[n(0)]
+    Session,
+    /// A connection to the bastion itself.
+    #[n(1)]
+    Portal,
+    /// The node's own control events, one transcript a start of the daemon.
+    #[n(2)]
+    Control,
+}
+
+impl TranscriptKind {
+    /// Returns the name in exports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Portal => "portal",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// What was spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Protocol {
+    /// Secure Shell.
+    #[n(0)]
+    Ssh,
+    /// PostgreSQL.
+    #[n(1)]
+    Pg,
+}
+
+impl Protocol {
+    /// Returns the name in exports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Pg => "pg",
+        }
+    }
+}
+
+/// When bytes may go on; see `Durability` in the journal for what each costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Durability {
+    /// Both directions are forwarded only after `fdatasync` covers them.
+    #[n(0)]
+    Strict,
+    /// Input is forwarded after `fdatasync` covers it and all that was recorded before it on this node; output once it is
+    /// written, and it is on disk at most one commit later.
+    #[default]
+    #[n(1)]
+    Causal,
+    /// `write()` before forwarding, `fdatasync` every 200 ms: nothing is lost at `kill -9`, a tail may be at a power cut.
+    #[n(2)]
+    Process,
+}
+
+impl Durability {
+    /// Returns the name in configuration and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Causal => "causal",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// The payload of a HEAD block: a CBOR map, clear, without personal data.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Head {
+    /// Version of the format.
+    #[n(0)]
+    pub format: u8,
+    /// Name of the node, which is the origin of its log.
+    #[n(1)]
+    pub node: String,
+    /// Random identity of the daemon's start.
+    #[n(2)]
+    pub boot_id: ByteArray<16>,
+    /// What the transcript is about.
+    #[n(3)]
+    pub kind: TranscriptKind,
+    /// What was spoken; absent in a control transcript.
+    #[n(4)]
+    pub protocol: Option<Protocol>,
+    /// When bytes were forwarded.
+    #[n(5)]
+    pub durability: Durability,
+    /// The Ed25519 key that signs this session's seals.
+    #[n(6)]
+    pub session_pub: ByteArray<32>,
+    /// Number of the session on this node, dense from 0.
+    #[n(7)]
+    pub ordinal: u64,
+    /// BLAKE3 of the configuration in force at the start of the session.
+    #[n(8)]
+    pub policy_hash: ByteArray<32>,
+    /// The wrapped lane keys, one age file a lane; absent where nothing is encrypted.
+    #[n(9)]
+    pub lane_keys: Option<Vec<ByteVec>>,
+    /// Salt that the keys of the session's journal records are derived with.
+    #[n(10)]
+    pub journal_salt: ByteArray<16>,
+    /// Version of the program that wrote it.
+    #[n(11)]
+    pub software: String,
+    /// Events per lane in the segments before this one.
+    #[n(12)]
+    pub events: [u64; 3],
+}
+
+impl Head {
+    /// Writes the payload.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        // Writing to a Vec cannot fail.
+        let _ = minicbor::encode(self, &mut out);
+        out
+    }
+
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// It is not the map that the format asks for, or it is of a version this code does not know.
+    pub fn decode(payload: &[u8]) -> Result<Self, BlockError> {
+        let head: Self = minicbor::decode(payload).map_err(|_| BlockError::Payload("not a HEAD map"))?;
+        if head.format != FORMAT_VERSION {
+            return Err(BlockError::Payload("HEAD is of another version of the format"));
+        }
+        Ok(head)
+    }
+}

@@ -1,0 +1,566 @@
+//! The writing end of a transcript: events in, chained blocks out.
+//!
+//! [`BlockChain`] turns payloads into blocks and keeps the segment's index; recovery uses it alone. [`Writer`] adds the
+//! lanes, the session's key and the rules for when a block is full. Neither reads a clock or touches a file.
+
+use std::fmt;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use super::Stamp;
+use super::block::{
+    Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link,
+};
+use super::chain::{Chain, IndexEntry, SEGMENT_BLOCKS_MAX, TRAILER_LEN, trailer};
+use super::event::{self, Event, EventType, Lane, Side};
+use super::head::Head;
+use super::seal::{self, Close, CloseReason, SIGNATURE_LEN};
+
+/// A lane's block is cut at this many bytes of events: beyond, the compression ratio hardly grows and seeking costs more.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// A lane's block is cut at this age, in microseconds.
+pub const BLOCK_AGE_US: u64 = 10_000_000;
+/// A seal follows after this many stored bytes…
+pub const SEAL_BYTES: u64 = 1024 * 1024;
+/// … or after this time, in microseconds.
+pub const SEAL_AGE_US: u64 = 60_000_000;
+/// A segment rolls at this many stored bytes.
+pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A finished block, as it is stored.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Header, payload and link.
+    pub bytes: Bytes,
+    /// What it is for.
+    pub kind: Kind,
+    /// Number in the transcript.
+    pub block_no: u64,
+    /// Segment it belongs to.
+    pub segment_no: u32,
+    /// Its link.
+    pub link: Link,
+}
+
+/// The parts of a header that differ from block to block.
+#[derive(Debug, Clone, Copy)]
+struct Contents {
+    kind: Kind,
+    lane: Lane,
+    first_event: u64,
+    event_count: u32,
+    wall_us: u64,
+    mono_us: u64,
+    span_us: u64,
+    salt: [u8; 16],
+}
+
+impl Contents {
+    /// A block that holds no events.
+    fn bare(kind: Kind, wall_us: u64, mono_us: u64) -> Self {
+        Self { kind, lane: Lane::Meta, first_event: 0, event_count: 0, wall_us, mono_us, span_us: 0, salt: [0; 16] }
+    }
+}
+
+/// A chain that is being written, and the index of its current segment.
+#[derive(Debug)]
+pub struct BlockChain {
+    chain: Chain,
+    segment_bytes: u64,
+    index: Vec<IndexEntry>,
+}
+
+impl BlockChain {
+    /// Begins the chain of a new session.
+    pub fn new(session: SessionId) -> Self {
+        Self { chain: Chain::new(session), segment_bytes: 0, index: Vec::new() }
+    }
+
+    /// Begins at a segment that exists; feed its blocks to [`BlockChain::adopt`].
+    pub fn resume(chain: Chain) -> Self {
+        Self { chain, segment_bytes: 0, index: Vec::new() }
+    }
+
+    /// Takes a block that is already stored at the end of the current segment.
+    ///
+    /// # Errors
+    /// It does not continue the chain.
+    pub fn adopt(&mut self, block: &Block<'_>) -> Result<(), super::chain::ChainError> {
+        self.chain.accept(&block.header, block.link)?;
+        self.index.push(IndexEntry::of(self.segment_bytes, &block.header, block.link));
+        self.segment_bytes = self.segment_bytes.saturating_add(block.raw.len() as u64);
+        Ok(())
+    }
+
+    /// Returns where the chain stands.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Returns the stored length of the current segment so far.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Begins the next segment.
+    pub fn next_segment(&mut self) {
+        self.chain.next_segment();
+        self.segment_bytes = 0;
+        self.index.clear();
+    }
+
+    fn push(&mut self, contents: Contents, plain: &[u8], compressor: Option<&mut Compressor>) -> Built {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN + 64);
+        bytes.resize(HEADER_LEN, 0);
+        let zstd = match compressor {
+            Some(compressor) => compressor.append(&mut bytes, plain),
+            None => {
+                bytes.extend_from_slice(plain);
+                false
+            }
+        };
+        let stored_len = bytes.len() - HEADER_LEN;
+        let header = self.header(contents, zstd, stored_len, plain.len());
+        self.finish(&header, &header.encode(), bytes)
+    }
+
+    fn header(&self, contents: Contents, zstd: bool, stored_len: usize, plain_len: usize) -> Header {
+        Header {
+            kind: contents.kind,
+            lane: contents.lane,
+            codec: Codec { zstd, encrypted: false },
+            suite: SUITE_BLAKE3,
+            // Both are bounded by the block limits, far below 4 GiB.
+            stored_len: stored_len as u32,
+            plain_len: plain_len as u32,
+            session: self.chain.session(),
+            block_no: self.chain.next_block(),
+            first_event: contents.first_event,
+            event_count: contents.event_count,
+            segment_no: self.chain.segment_no(),
+            wall_us: contents.wall_us,
+            mono_us: contents.mono_us,
+            span_us: contents.span_us,
+            salt: contents.salt,
+            prev: self.chain.prev(),
+            key_commit: [0; 32],
+        }
+    }
+
+    /// Puts the header in front of `bytes`, links the block and takes it into the chain.
+    fn finish(&mut self, header: &Header, encoded: &[u8; HEADER_LEN], mut bytes: Vec<u8>) -> Built {
+        if let Some(front) = bytes.first_chunk_mut::<HEADER_LEN>() {
+            *front = *encoded;
+        }
+        let link = link(&bytes);
+        bytes.extend_from_slice(&link.0);
+        // Every header made here takes its numbers from the chain, so it continues it.
+        let accepted = self.chain.accept(header, link);
+        debug_assert!(accepted.is_ok(), "{accepted:?}");
+        self.index.push(IndexEntry::of(self.segment_bytes, header, link));
+        self.segment_bytes = self.segment_bytes.saturating_add(bytes.len() as u64);
+        Built {
+            bytes: bytes.into(),
+            kind: header.kind,
+            block_no: header.block_no,
+            segment_no: header.segment_no,
+            link,
+        }
+    }
+
+    fn push_signed(&mut self, contents: Contents, statement: Vec<u8>, key: &SigningKey) -> Built {
+        let payload_len = statement.len() + SIGNATURE_LEN;
+        let header = self.header(contents, false, payload_len, payload_len);
+        let encoded = header.encode();
+        let signature = seal::sign(key, &encoded, &statement);
+        let mut bytes = encoded.to_vec();
+        bytes.extend_from_slice(&statement);
+        bytes.extend_from_slice(&signature);
+        self.finish(&header, &encoded, bytes)
+    }
+
+    /// Writes the INDEX of the current segment and returns it with the segment's trailer, which belongs behind the one
+    /// seal that still follows.
+    fn index(&mut self, wall_us: u64, mono_us: u64) -> (Built, [u8; TRAILER_LEN]) {
+        let offset = self.segment_bytes;
+        let mut plain = Vec::with_capacity(self.index.len() * super::chain::INDEX_ENTRY_LEN);
+        self.index.iter().for_each(|entry| entry.append_to(&mut plain));
+        let built = self.push(Contents::bare(Kind::Index, wall_us, mono_us), &plain, None);
+        let len = built.bytes.len() as u32;
+        (built, trailer(offset, len))
+    }
+
+    /// Begins a segment on behalf of a start that is gone.
+    pub fn head(&mut self, head: &Head) -> Built {
+        self.push(Contents::bare(Kind::Head, 0, 0), &head.encode(), None)
+    }
+
+    /// Embeds journal records of one lane, verbatim. `records` are the bytes after the record's checksum and number.
+    pub fn micro(&mut self, lane: Lane, first_event: u64, event_count: u32, salt: [u8; 16], records: &[&[u8]]) -> Built {
+        let mut plain = Vec::new();
+        for record in records {
+            plain.extend_from_slice(&(record.len() as u32).to_le_bytes());
+            plain.extend_from_slice(record);
+        }
+        let contents =
+            Contents { lane, first_event, event_count, salt, ..Contents::bare(Kind::Micro, 0, 0) };
+        self.push(contents, &plain, None)
+    }
+
+    /// Ends the transcript on behalf of a start that is gone: INDEX, RECOVERED, trailer.
+    pub fn recovered(&mut self, statement: &seal::Recovered, key: &SigningKey) -> (Vec<Built>, [u8; TRAILER_LEN]) {
+        let (index, trailer) = self.index(statement.wall_us, 0);
+        let contents = Contents::bare(Kind::Recovered, statement.wall_us, 0);
+        let end = self.push_signed(contents, seal::encode_statement(statement), key);
+        (vec![index, end], trailer)
+    }
+}
+
+/// Events of one lane that are not in a block yet.
+#[derive(Debug, Default)]
+struct LaneBuffer {
+    encoded: Vec<u8>,
+    /// Number of the first buffered event in its lane.
+    first_event: u64,
+    count: u32,
+    first: Stamp,
+    last_mono_us: u64,
+    /// How much of `encoded`, and how many events, the journal already holds as runs.
+    journaled_len: usize,
+    journaled_count: u32,
+}
+
+/// Consecutive events of one lane that the journal does not hold yet.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Number of the first event in its lane.
+    pub first_event: u64,
+    /// How many events.
+    pub event_count: u32,
+    /// The clock that their times count from, in microseconds since the session began.
+    pub mono_us: u64,
+    /// The wall clock at the same moment.
+    pub wall_us: u64,
+    /// The CBOR sequence.
+    pub encoded: &'a [u8],
+}
+
+/// The end of a segment: its last blocks and what follows them.
+#[derive(Debug)]
+pub struct SegmentEnd {
+    /// INDEX and a seal, in order.
+    pub blocks: Vec<Built>,
+    /// The trailer.
+    pub trailer: [u8; TRAILER_LEN],
+}
+
+/// A session's transcript while it is being written.
+pub struct Writer {
+    head: Head,
+    key: SigningKey,
+    started_boot_us: u64,
+    blocks: BlockChain,
+    lanes: [LaneBuffer; 3],
+    next_seq: u64,
+    bytes: [u64; 2],
+    segment_since_us: u64,
+    unsealed_bytes: u64,
+    sealed_at_us: u64,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("session", &self.blocks.chain.session()).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Begins a transcript and returns it with its HEAD block.
+    pub fn begin(session: SessionId, head: Head, key: SigningKey, now: Stamp) -> (Self, Built) {
+        let mut writer = Self {
+            head,
+            key,
+            started_boot_us: now.boot_us,
+            blocks: BlockChain::new(session),
+            lanes: Default::default(),
+            next_seq: 0,
+            bytes: [0; 2],
+            segment_since_us: now.boot_us,
+            unsealed_bytes: 0,
+            sealed_at_us: now.boot_us,
+        };
+        let built = writer.head_block(now);
+        (writer, built)
+    }
+
+    fn head_block(&mut self, now: Stamp) -> Built {
+        self.segment_since_us = now.boot_us;
+        self.head.events = self.blocks.chain.events();
+        let contents = Contents::bare(Kind::Head, now.wall_us, self.mono_us(now));
+        self.blocks.push(contents, &self.head.encode(), None)
+    }
+
+    /// Returns where the chain stands.
+    pub fn chain(&self) -> &Chain {
+        self.blocks.chain()
+    }
+
+    /// Returns the HEAD of this transcript.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Returns how many events are recorded so far, over all lanes.
+    pub fn event_count(&self) -> u64 {
+        self.next_seq
+    }
+
+    fn mono_us(&self, now: Stamp) -> u64 {
+        now.boot_us.saturating_sub(self.started_boot_us)
+    }
+
+    /// Takes an event.
+    pub fn append(&mut self, side: Side, event: &Event, now: Stamp) {
+        let (seq, dt_us) = self.place(event.kind.lane(), now);
+        if let event::Body::Stream(data) = &event.body {
+            self.count_bytes(side, data.len());
+        }
+        event::encode(&mut self.lane_mut(event.kind.lane()).encoded, seq, dt_us, event);
+    }
+
+    /// Takes stream bytes that came in several pieces as one event.
+    pub fn append_stream(&mut self, side: Side, kind: EventType, chan: u32, parts: &[Bytes], now: Stamp) {
+        let (seq, dt_us) = self.place(kind.lane(), now);
+        self.count_bytes(side, parts.iter().map(Bytes::len).sum());
+        event::encode_stream(&mut self.lane_mut(kind.lane()).encoded, seq, dt_us, kind, chan, parts);
+    }
+
+    fn count_bytes(&mut self, side: Side, len: usize) {
+        let [client, target] = &mut self.bytes;
+        let total = match side {
+            Side::Client => client,
+            Side::Target => target,
+        };
+        *total = total.saturating_add(len as u64);
+    }
+
+    /// Numbers the next event and notes its time in its lane.
+    fn place(&mut self, lane: Lane, now: Stamp) -> (u64, u64) {
+        let mono_us = self.mono_us(now);
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let lane = self.lane_mut(lane);
+        if lane.count == 0 {
+            lane.first = Stamp { wall_us: now.wall_us, boot_us: mono_us };
+        }
+        lane.count += 1;
+        lane.last_mono_us = mono_us;
+        (seq, mono_us.saturating_sub(lane.first.boot_us))
+    }
+
+    fn lane_mut(&mut self, lane: Lane) -> &mut LaneBuffer {
+        let [meta, output, input] = &mut self.lanes;
+        match lane {
+            Lane::Meta => meta,
+            Lane::Output => output,
+            Lane::Input => input,
+        }
+    }
+
+    /// Whether the lane's buffer is worth a block of its own.
+    pub fn is_full(&mut self, lane: Lane) -> bool {
+        self.lane_mut(lane).encoded.len() >= BLOCK_BYTES
+    }
+
+    /// Returns how many buffered bytes of the lane the journal does not hold yet.
+    pub fn fresh_len(&mut self, lane: Lane) -> usize {
+        let lane = self.lane_mut(lane);
+        lane.encoded.len() - lane.journaled_len
+    }
+
+    /// Returns the events of the lane that the journal does not hold yet, and counts them as journaled.
+    pub fn take_run(&mut self, lane: Lane) -> Option<Run<'_>> {
+        let lane = self.lane_mut(lane);
+        let start = std::mem::replace(&mut lane.journaled_len, lane.encoded.len());
+        let done = std::mem::replace(&mut lane.journaled_count, lane.count);
+        let encoded = lane.encoded.get(start..).filter(|run| !run.is_empty())?;
+        Some(Run {
+            first_event: lane.first_event + u64::from(done),
+            event_count: lane.count - done,
+            mono_us: lane.first.boot_us,
+            wall_us: lane.first.wall_us,
+            encoded,
+        })
+    }
+
+    /// Puts all buffered events of the lane into a block.
+    pub fn cut(&mut self, lane: Lane, compressor: &mut Compressor) -> Option<Built> {
+        let buffer = std::mem::take(self.lane_mut(lane));
+        if buffer.count == 0 {
+            *self.lane_mut(lane) = buffer;
+            return None;
+        }
+        let contents = Contents {
+            lane,
+            first_event: buffer.first_event,
+            event_count: buffer.count,
+            wall_us: buffer.first.wall_us,
+            span_us: buffer.last_mono_us.saturating_sub(buffer.first.boot_us),
+            ..Contents::bare(Kind::Data, 0, buffer.first.boot_us)
+        };
+        let built = self.blocks.push(contents, &buffer.encoded, Some(compressor));
+        self.unsealed_bytes += built.bytes.len() as u64;
+        let mut encoded = buffer.encoded;
+        encoded.clear();
+        // An idle session should not hold on to the room that a burst needed.
+        encoded.shrink_to(4096);
+        *self.lane_mut(lane) = LaneBuffer {
+            encoded,
+            first_event: buffer.first_event + u64::from(buffer.count),
+            ..LaneBuffer::default()
+        };
+        Some(built)
+    }
+
+    /// Whether the lane holds events that should not wait for a full block any longer.
+    pub fn is_aged(&mut self, lane: Lane, now: Stamp) -> bool {
+        let mono_us = self.mono_us(now);
+        let lane = self.lane_mut(lane);
+        lane.count > 0 && mono_us.saturating_sub(lane.first.boot_us) >= BLOCK_AGE_US
+    }
+
+    /// Whether a seal is due.
+    pub fn seal_is_due(&self, now: Stamp) -> bool {
+        self.unsealed_bytes >= SEAL_BYTES
+            || (self.unsealed_bytes > 0 && now.boot_us.saturating_sub(self.sealed_at_us) >= SEAL_AGE_US)
+    }
+
+    /// Signs everything so far.
+    pub fn seal(&mut self, now: Stamp) -> Built {
+        self.unsealed_bytes = 0;
+        self.sealed_at_us = now.boot_us;
+        let contents = Contents::bare(Kind::Seal, now.wall_us, self.mono_us(now));
+        self.blocks.push_signed(contents, Vec::new(), &self.key)
+    }
+
+    /// Whether the segment is at its size, its age or its number of blocks.
+    pub fn segment_is_due(&self, now: Stamp, age_us: u64) -> bool {
+        self.blocks.segment_bytes >= SEGMENT_BYTES
+            || self.blocks.index.len() + 16 >= SEGMENT_BLOCKS_MAX
+            // HEAD alone is not worth a segment.
+            || (self.blocks.index.len() > 1 && now.boot_us.saturating_sub(self.segment_since_us) >= age_us)
+    }
+
+    /// Ends the segment and begins the next: INDEX, SEAL, trailer, and the HEAD of the new one.
+    pub fn roll(&mut self, now: Stamp) -> (SegmentEnd, Built) {
+        let (index, trailer) = self.blocks.index(now.wall_us, self.mono_us(now));
+        let seal = self.seal(now);
+        self.blocks.next_segment();
+        (SegmentEnd { blocks: vec![index, seal], trailer }, self.head_block(now))
+    }
+
+    /// Ends the transcript. All lanes must have been cut before; what they still hold is lost to the chain.
+    pub fn close(&mut self, reason: CloseReason, exit: Option<u32>, now: Stamp) -> SegmentEnd {
+        let (index, trailer) = self.blocks.index(now.wall_us, self.mono_us(now));
+        let statement = Close {
+            reason,
+            exit,
+            events: self.blocks.chain.events(),
+            bytes: self.bytes,
+            segments: self.blocks.chain.segment_no().saturating_add(1),
+            wall_us: now.wall_us,
+        };
+        let contents = Contents::bare(Kind::Close, now.wall_us, self.mono_us(now));
+        let close = self.blocks.push_signed(contents, seal::encode_statement(&statement), &self.key);
+        SegmentEnd { blocks: vec![index, close], trailer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::{ssh_in, ssh_out};
+    use super::super::head::{Durability, Protocol, TranscriptKind};
+    use super::*;
+
+    fn at(us: u64) -> Stamp {
+        Stamp { wall_us: 1_700_000_000_000_000 + us, boot_us: 5_000_000 + us }
+    }
+
+    fn begin() -> (Writer, Built) {
+        let key = SigningKey::from_bytes(&[3; 32]);
+        let head = Head {
+            format: 1,
+            node: "n".into(),
+            boot_id: [1; 16].into(),
+            kind: TranscriptKind::Session,
+            protocol: Some(Protocol::Ssh),
+            durability: Durability::Causal,
+            session_pub: key.verifying_key().to_bytes().into(),
+            ordinal: 0,
+            policy_hash: [2; 32].into(),
+            lane_keys: None,
+            journal_salt: [4; 16].into(),
+            software: "test".into(),
+            events: [0; 3],
+        };
+        Writer::begin(SessionId([9; 16]), head, key, at(0))
+    }
+
+    #[test]
+    fn a_transcript_reads_back_as_it_was_written() {
+        let mut compressor = Compressor::new().unwrap();
+        let (mut writer, head) = begin();
+        let mut segment = head.bytes.to_vec();
+        writer.append(Side::Client, &Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"ls\r")), at(10));
+        let parts = [Bytes::from_static(b"a\xff"), Bytes::from_static(b"b")];
+        writer.append_stream(Side::Target, ssh_out::TYPE, 0, &parts, at(30));
+        for lane in Lane::ALL {
+            segment.extend(writer.cut(lane, &mut compressor).into_iter().flat_map(|built| built.bytes));
+        }
+        let end = writer.close(CloseReason::Client, Some(0), at(50));
+        segment.extend(end.blocks.iter().flat_map(|built| built.bytes.to_vec()));
+
+        let mut chain = Chain::new(SessionId([9; 16]));
+        let mut seen = Vec::new();
+        let mut rest = segment.as_slice();
+        while !rest.is_empty() {
+            let block = Block::parse(rest).unwrap();
+            chain.accept(&block.header, block.link).unwrap();
+            if block.header.kind.holds_events() {
+                seen.extend(super::super::chain::events(&block).unwrap());
+            }
+            if block.header.kind == Kind::Close {
+                let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
+                let statement = seal::verify(&key, &block.raw[..HEADER_LEN], block.payload).unwrap();
+                let close: Close = seal::decode_statement(statement).unwrap();
+                assert_eq!((close.exit, close.events, close.bytes), (Some(0), [0, 1, 1], [3, 3]));
+            }
+            rest = &rest[block.raw.len()..];
+        }
+        assert!(chain.ended());
+        seen.sort_by_key(|(_, entry)| entry.seq);
+        let bodies: Vec<_> = seen.iter().map(|(t_us, entry)| (*t_us, entry.event.body.clone())).collect();
+        assert_eq!(bodies, [
+            (10, event::Body::Stream(Bytes::from_static(b"ls\r"))),
+            (30, event::Body::Stream(Bytes::from_static(b"a\xffb"))),
+        ]);
+    }
+
+    #[test]
+    fn runs_hand_every_event_to_the_journal_once() {
+        let (mut writer, _) = begin();
+        let event = |data: &'static [u8]| Event::stream(ssh_in::TYPE, 0, Bytes::from_static(data));
+        writer.append(Side::Client, &event(b"a"), at(1));
+        writer.append(Side::Client, &event(b"b"), at(2));
+        let run = writer.take_run(Lane::Input).unwrap();
+        assert_eq!((run.first_event, run.event_count, run.mono_us), (0, 2, 1));
+        assert!(writer.take_run(Lane::Input).is_none());
+        writer.append(Side::Client, &event(b"c"), at(3));
+        let run = writer.take_run(Lane::Input).unwrap();
+        assert_eq!((run.first_event, run.event_count), (2, 1));
+        assert!(writer.cut(Lane::Input, &mut Compressor::new().unwrap()).is_some());
+        writer.append(Side::Client, &event(b"d"), at(4));
+        assert_eq!(writer.take_run(Lane::Input).unwrap().first_event, 3);
+    }
+}

@@ -1,0 +1,235 @@
+//! The recorder as a whole, on a real disk: what it promises holds after any way of stopping.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use casemate_recorder::transcript::block::{Block, HEADER_LEN, Kind};
+use casemate_recorder::transcript::chain::{Chain, TRAILER_LEN, events};
+use casemate_recorder::transcript::event::{Body, Event, Side, ssh_in, ssh_out};
+use casemate_recorder::transcript::head::Head;
+use casemate_recorder::transcript::seal;
+use casemate_recorder::vault::segment_key;
+use casemate_recorder::{
+    CloseReason, Durability, OpenError, Protocol, Recorder, RecorderConfig, Session, SessionId, SessionSpec,
+    TranscriptKind,
+};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+
+const SPEC: SessionSpec =
+    SessionSpec { kind: TranscriptKind::Session, protocol: Some(Protocol::Ssh), policy_hash: [7; 32] };
+
+fn config(dir: &Path, durability: Durability) -> RecorderConfig {
+    let key = SigningKey::from_bytes(&[5; 32]);
+    let config = RecorderConfig::new(dir.join("state"), dir.join("vault"), "node-1".into(), key);
+    RecorderConfig { durability, ..config }
+}
+
+fn input(data: &'static [u8]) -> Event {
+    Event::stream(ssh_in::TYPE, 0, Bytes::from_static(data))
+}
+
+/// Records an event that nobody forwards.
+async fn recorded(session: &Session, side: Side, event: Event) -> usize {
+    session.record(side, event).receipt().await.unwrap().into_bytes().len()
+}
+
+/// Everything a session's segments in a vault say: stream bytes per side, and how the transcript ends.
+struct Read {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    end: Kind,
+    segments: usize,
+}
+
+fn read(vault: &Path, session: SessionId) -> Option<Read> {
+    let mut out = Read { input: Vec::new(), output: Vec::new(), end: Kind::Head, segments: 0 };
+    let mut chain = Chain::new(session);
+    let mut entries = Vec::new();
+    let mut key = None;
+    for segment_no in 0.. {
+        let Ok(bytes) = std::fs::read(vault.join(segment_key(session, segment_no))) else { break };
+        out.segments += 1;
+        if segment_no > 0 {
+            chain.next_segment();
+        }
+        let mut rest = bytes.as_slice();
+        while rest.len() > TRAILER_LEN {
+            let block = Block::parse(rest).unwrap();
+            chain.accept(&block.header, block.link).unwrap();
+            match block.header.kind {
+                Kind::Head => {
+                    let head = Head::decode(block.payload).unwrap();
+                    key = Some(VerifyingKey::from_bytes(&head.session_pub).unwrap());
+                }
+                Kind::Data | Kind::Micro => entries.extend(events(&block).unwrap()),
+                Kind::Seal | Kind::Close => {
+                    seal::verify(key.as_ref().unwrap(), &block.raw[..HEADER_LEN], block.payload).unwrap();
+                }
+                _ => {}
+            }
+            out.end = block.header.kind;
+            rest = &rest[block.raw.len()..];
+        }
+    }
+    entries.sort_by_key(|(_, entry)| entry.seq);
+    assert!(entries.iter().map(|(_, entry)| entry.seq).eq(0..entries.len() as u64), "event numbers are dense");
+    for (_, entry) in entries {
+        match entry.event.body {
+            Body::Stream(data) if entry.event.kind == ssh_in::TYPE => out.input.extend_from_slice(&data),
+            Body::Stream(data) => out.output.extend_from_slice(&data),
+            Body::Map(_) => {}
+        }
+    }
+    (out.segments > 0).then_some(out)
+}
+
+async fn wait_for(vault: PathBuf, session: SessionId) -> Read {
+    for _ in 0..500 {
+        if let Some(read) = read(&vault, session)
+            && matches!(read.end, Kind::Close | Kind::Recovered)
+        {
+            return read;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("session {session} did not reach the vault");
+}
+
+async fn stop(recorder: Recorder) {
+    tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_recorded_is_in_the_vault_after_close() {
+    for durability in [Durability::Strict, Durability::Causal, Durability::Process] {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(config(dir.path(), durability)).unwrap();
+        let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+        let receipt = session.record(Side::Client, input(b"ls\r")).receipt().await.unwrap();
+        assert_eq!(receipt.into_bytes(), &b"ls\r"[..]);
+        let mut sent = 0u64;
+        for chunk in 0..400u32 {
+            // Half noise, half text: both ways through the compressor, and more than one segment.
+            let mut data = vec![b'x'; 64_000];
+            if chunk % 2 == 0 {
+                getrandom::fill(&mut data).unwrap();
+            }
+            sent += data.len() as u64;
+            recorded(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, data.into())).await;
+        }
+        let slip = session.close(CloseReason::Client, Some(0)).await.unwrap();
+        assert_eq!(slip.session(), session.id());
+        let read = wait_for(dir.path().join("vault"), session.id()).await;
+        assert_eq!(read.input, b"ls\r");
+        assert_eq!(read.output.len() as u64, sent);
+        assert_eq!(read.end, Kind::Close);
+        assert!(read.segments > 1, "{} segments", read.segments);
+        stop(recorder).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_received_for_a_closed_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    session.close(CloseReason::Client, None).await.unwrap();
+    assert!(session.record(Side::Client, input(b"late")).receipt().await.is_err());
+    stop(recorder).await;
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    stop(recorder).await;
+}
+
+/// A copy of everything on disk at this moment is what a `kill -9` would leave: the page cache survives.
+fn snapshot(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn a_killed_session_is_recovered_to_the_last_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    let mut sessions: Vec<(Session, usize)> = Vec::new();
+    for number in 0..5usize {
+        let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+        // From nothing at all to several blocks and a lane that has only runs.
+        for _ in 0..number * 40 {
+            recorded(&session, Side::Client, input(b"type")).await;
+            let data = Bytes::from(vec![b'o'; 3000 * number]);
+            recorded(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, data)).await;
+        }
+        sessions.push((session, number));
+    }
+    let killed = tempfile::tempdir().unwrap();
+    snapshot(dir.path(), killed.path());
+
+    // A start that is stopped before it is done leaves the rest to the next one.
+    stop(Recorder::start(config(killed.path(), Durability::Causal)).unwrap()).await;
+    let recorder_again = Recorder::start(config(killed.path(), Durability::Causal)).unwrap();
+    for (session, number) in &sessions {
+        let read = wait_for(killed.path().join("vault"), session.id()).await;
+        assert_eq!(read.end, Kind::Recovered);
+        assert_eq!(read.input, b"type".repeat(number * 40));
+        assert_eq!(read.output, b"o".repeat(3000 * number * number * 40));
+    }
+    // The live sessions of a start are its own: recovery must never touch them.
+    stop(recorder_again).await;
+    let live = recorder.control().id();
+    assert_eq!(read(&killed.path().join("vault"), live).unwrap().end, Kind::Recovered);
+    assert!(std::fs::read_dir(killed.path().join("state/spool")).unwrap().next().is_none(), "the spool is empty afterwards");
+    stop(recorder).await;
+    assert_eq!(read(&dir.path().join("vault"), live).unwrap().end, Kind::Close);
+}
+
+#[tokio::test]
+async fn a_node_that_was_rolled_back_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    stop(Recorder::start(config(dir.path(), Durability::Causal)).unwrap()).await;
+    let old = tempfile::tempdir().unwrap();
+    snapshot(&dir.path().join("state"), old.path());
+    stop(Recorder::start(config(dir.path(), Durability::Causal)).unwrap()).await;
+
+    std::fs::remove_dir_all(dir.path().join("state")).unwrap();
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    snapshot(old.path(), &dir.path().join("state"));
+    let error = Recorder::start(config(dir.path(), Durability::Causal)).unwrap_err();
+    assert!(matches!(error, OpenError::RolledBack { .. }), "{error}");
+
+    std::fs::remove_dir_all(dir.path().join("state")).unwrap();
+    let error = Recorder::start(config(dir.path(), Durability::Causal)).unwrap_err();
+    assert!(matches!(error, OpenError::RolledBack { local: 0, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn two_daemons_do_not_share_a_state_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    assert!(matches!(Recorder::start(config(dir.path(), Durability::Causal)), Err(OpenError::InUse(_))));
+    stop(recorder).await;
+}
+
+#[tokio::test]
+async fn the_journal_turns_over_under_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RecorderConfig { journal_bytes_max: 192 * 1024 * 1024, ..config(dir.path(), Durability::Process) };
+    let recorder = Recorder::start(config).unwrap();
+    let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    let idle = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    recorded(&idle, Side::Client, input(b"waiting")).await;
+    let mut noise = vec![0; 200_000];
+    getrandom::fill(&mut noise).unwrap();
+    let noise = Bytes::from(noise);
+    for _ in 0..2000 {
+        recorded(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, noise.clone())).await;
+    }
+    session.close(CloseReason::Target, Some(0)).await.unwrap();
+    idle.close(CloseReason::Client, None).await.unwrap();
+    assert_eq!(wait_for(dir.path().join("vault"), idle.id()).await.input, b"waiting");
+    let read = wait_for(dir.path().join("vault"), session.id()).await;
+    assert_eq!(read.output.len(), 2000 * noise.len());
+    let journal = std::fs::read_dir(dir.path().join("state/journal")).unwrap().count();
+    assert!(journal <= 5, "{journal} journal files");
+    stop(recorder).await;
+}
