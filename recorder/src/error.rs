@@ -62,7 +62,9 @@ impl Refused {
     pub fn client_text(&self) -> &'static str {
         match self {
             Self::Frozen(Frozen::Stopped | Frozen::Closed) => "the bastion is shutting down; try another one",
-            Self::Frozen(Frozen::Failed(_)) => "the bastion cannot record sessions at the moment; its operator must look",
+            Self::Frozen(Frozen::Failed(_)) => {
+                "the bastion cannot record sessions at the moment; its operator must look"
+            }
             Self::Frozen(Frozen::NoSpace(_)) | Self::SpoolFull { .. } => {
                 "the bastion has no space left to record a session; its operator must make room"
             }

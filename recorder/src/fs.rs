@@ -41,7 +41,7 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Makes what was written durable, with what is needed to read it back.
     fn sync_data(&self) -> io::Result<()>;
     /// Returns the length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
 }
@@ -122,7 +122,7 @@ impl File for OsFile {
         self.0.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

@@ -296,7 +296,7 @@ mod tests {
         }
         drop(log);
         let bundle = OsFs.open(&dir.path().join("log/entries/000000000001")).unwrap();
-        let len = bundle.len().unwrap();
+        let len = bundle.size().unwrap();
         bundle.set_len(len - 3).unwrap();
         let mut log = open(dir.path(), 0);
         assert_eq!(log.size(), 299);

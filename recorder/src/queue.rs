@@ -111,9 +111,9 @@ impl Queue {
         let mut state = self.state();
         if state.dirty.is_empty() && state.commands.is_empty() && !timeout.is_zero() {
             state.sleeping = true;
-            let woken = self.work.wait_timeout_while(state, timeout, |state| {
-                state.dirty.is_empty() && state.commands.is_empty()
-            });
+            let woken = self
+                .work
+                .wait_timeout_while(state, timeout, |state| state.dirty.is_empty() && state.commands.is_empty());
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
             state.sleeping = false;
         }

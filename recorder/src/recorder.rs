@@ -17,7 +17,7 @@ use crate::fs::{Fs, OsFs};
 use crate::journal::file::{FILE_LEN, JournalWriter, scan};
 use crate::journal::pool::Pool;
 use crate::journal::thread::{Journal, Setup, random};
-use crate::keeper::{Backlog, Job, Keeper};
+use crate::keeper::{Backlog, Keeper};
 use crate::local_log::LocalLog;
 use crate::log::leaf;
 use crate::log::note::Note;
@@ -108,6 +108,10 @@ impl Recorder {
     ///
     /// # Errors
     /// The state directory is in use, unreadable or damaged; or the vault knows more of the node log than this node.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a configuration, with the node's key in it, is used up by a start"
+    )]
     pub fn start(config: RecorderConfig) -> Result<Self, OpenError> {
         let fs = Arc::clone(&config.fs);
         let journal_dir = config.state_dir.join("journal");
@@ -136,7 +140,8 @@ impl Recorder {
         let boot_key = SigningKey::from_bytes(&random()?);
         let queue = Arc::new(Queue::new(Arc::clone(&config.clock)));
         let files_max = usize::try_from(config.journal_bytes_max / FILE_LEN).unwrap_or(usize::MAX);
-        let pool = Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), files_max + evidence.journal_files().len()));
+        let pool =
+            Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), files_max + evidence.journal_files().len()));
         pool.adopt_leftovers(evidence.journal_files().len()).map_err(OpenError::io("cannot read", &journal_dir))?;
         let mut threads = Vec::new();
         threads.push(spawn("casemate-pool", {
@@ -176,11 +181,9 @@ impl Recorder {
         };
         let recovery = Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key };
         // Segments that the log already names go into the vault before anything that this start adds.
-        for (session, segment_no, path, also_remove) in
-            recovery.unpublished().map_err(OpenError::io("cannot read", &spool))?
-        {
+        for job in recovery.unpublished().map_err(OpenError::io("cannot read", &spool))? {
             // The keeper starts below; the channel holds these until then.
-            let _ = jobs.send(Job::Publish { session, segment_no, path, also_remove });
+            let _ = jobs.send(job);
         }
         // Before any thread runs: from then on the spool holds live segments of this start too.
         let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
@@ -189,7 +192,7 @@ impl Recorder {
         let keeper = Keeper::new(Arc::clone(&fs), spool.clone(), Arc::clone(&queue), backlog, tasks);
         threads.push(spawn("casemate-keeper", move || keeper.run(&job_queue))?);
         let mut thread = Journal::new(setup)?;
-        let control = thread.boot(boot, config.policy_hash, config.control_opening)?;
+        let control = thread.boot(boot, config.policy_hash, &config.control_opening)?;
         threads.push(spawn("casemate-journal", move || thread.run())?);
         let stopping = Arc::new(AtomicBool::new(false));
         threads.push(spawn("casemate-recovery", {
@@ -321,7 +324,9 @@ fn newest_checkpoint(vault: &Vault, node: &str) -> Result<Option<Note>, OpenErro
     for day in vault.list(&log_key(node, "cp")).map_err(failed)? {
         for name in vault.list(&log_key(node, &format!("cp/{day}"))).map_err(failed)? {
             let size = name.split('-').next().and_then(|size| size.parse::<u64>().ok());
-            if !name.ends_with(".note") || size.is_none_or(|size| newest.as_ref().is_some_and(|n| n.checkpoint.size >= size)) {
+            if !name.ends_with(".note")
+                || size.is_none_or(|size| newest.as_ref().is_some_and(|n| n.checkpoint.size >= size))
+            {
                 continue;
             }
             let bytes = vault.get(&log_key(node, &format!("cp/{day}/{name}"))).map_err(failed)?;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::fs::Fs;
 use crate::journal::file::{FILE_HEAD_LEN, ScannedFile};
 use crate::journal::record::{self, Record, RecordKind};
-use crate::keeper::{FinishedSegment, part_path};
+use crate::keeper::{FinishedSegment, Job, part_path};
 use crate::log::leaf::Leaf;
 use crate::transcript::Stamp;
 use crate::transcript::block::{Block, Kind, PLAIN_LEN_MAX, SessionId};
@@ -139,9 +139,9 @@ impl Recovery {
         Ok(names.iter().filter_map(|name| parse_name(&self.spool, name)).collect())
     }
 
-    /// Returns finished segments that the node log names and the vault may lack, with the file to remove beside each.
+    /// Returns what brings the finished segments into the vault that the node log names and the vault may lack.
     /// Leftovers of a recovery that was cut down are removed.
-    pub(crate) fn unpublished(&self) -> io::Result<Vec<(SessionId, u32, PathBuf, Option<PathBuf>)>> {
+    pub(crate) fn unpublished(&self) -> io::Result<Vec<Job>> {
         let mut out = Vec::new();
         for spooled in self.spooled()? {
             let logged = self.evidence.logged.get(&(spooled.session, spooled.segment_no));
@@ -152,7 +152,8 @@ impl Recovery {
             if matches {
                 let part = part_path(&self.spool, spooled.session, spooled.segment_no);
                 let also_remove = spooled.recovered.then_some(part);
-                out.push((spooled.session, spooled.segment_no, spooled.path, also_remove));
+                let Spooled { session, segment_no, path, .. } = spooled;
+                out.push(Job::Publish { session, segment_no, path, also_remove });
             } else if spooled.recovered || self.evidence.never_began(spooled.session) {
                 self.fs.remove(&spooled.path)?;
             }

@@ -91,7 +91,13 @@ impl JournalWriter {
     ///
     /// # Errors
     /// The files cannot be made: no space, no permission, a failing disk.
-    pub fn create(fs: Arc<dyn Fs>, pool: Arc<Pool>, boot_id: [u8; 16], file_no: u64, next_lsn: u64) -> io::Result<Self> {
+    pub fn create(
+        fs: Arc<dyn Fs>,
+        pool: Arc<Pool>,
+        boot_id: [u8; 16],
+        file_no: u64,
+        next_lsn: u64,
+    ) -> io::Result<Self> {
         let dir = pool.dir().to_owned();
         let head = new_head(file_no, next_lsn, boot_id)?;
         let file = adopt(fs.as_ref(), &dir, &pool.take()?, &head)?;
@@ -214,9 +220,8 @@ pub fn scan(fs: &dyn Fs, dir: &Path) -> io::Result<Scan> {
             out.next_file_no = out.next_file_no.max(number + 1);
         }
         let mut bytes = fs.read(&path)?;
-        let head = FileHead::parse(&bytes).filter(|head| {
-            !broken && expected.is_none_or(|expected| expected == head.first_lsn)
-        });
+        let head = FileHead::parse(&bytes)
+            .filter(|head| !broken && expected.is_none_or(|expected| expected == head.first_lsn));
         let Some(head) = head else {
             broken |= expected.is_some();
             out.leftover.push(path);
@@ -279,7 +284,8 @@ mod tests {
         writer.write().unwrap();
         let found = scan(&OsFs, dir.path()).unwrap();
         assert_eq!((found.next_lsn, found.next_file_no, found.files.len()), (6, 3, 3));
-        let lsns: Vec<_> = found.files.iter().flat_map(|file| file.records().map(|record| record.lsn).collect::<Vec<_>>()).collect();
+        let lsns: Vec<_> =
+            found.files.iter().flat_map(|file| file.records().map(|record| record.lsn).collect::<Vec<_>>()).collect();
         assert_eq!(lsns, [0, 1, 2, 3, 4, 5]);
     }
 

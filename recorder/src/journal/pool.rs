@@ -66,7 +66,7 @@ impl Pool {
             state.made = state.made.max(number + 1);
             let path = self.dir.join(&name);
             // Shorter ones were cut in the making.
-            if self.fs.open(&path)?.len()? == FILE_LEN {
+            if self.fs.open(&path)?.size()? == FILE_LEN {
                 state.total += 1;
                 state.ready.push_back(path);
             } else {

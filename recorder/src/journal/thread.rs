@@ -152,10 +152,10 @@ impl Journal {
     }
 
     /// Writes the BOOT leaf and opens the control transcript, durable when this returns.
-    pub(crate) fn boot(&mut self, boot: leaf::Boot, policy_hash: [u8; 32], opening: Vec<Event>) -> io::Result<Session> {
+    pub(crate) fn boot(&mut self, boot: leaf::Boot, policy_hash: [u8; 32], opening: &[Event]) -> io::Result<Session> {
         self.add_leaf(&Leaf::Boot(boot));
         let spec = SessionSpec { kind: TranscriptKind::Control, protocol: None, policy_hash };
-        let session = self.open(spec, &opening)?;
+        let session = self.open(spec, opening)?;
         self.control = Some(session.id());
         self.commit()?;
         Ok(session)
@@ -265,7 +265,12 @@ impl Journal {
         {
             live.taken = number;
             append(&mut live.writer, &items, |writer, lane| {
-                journal_block(&mut self.setup.journal, &mut self.turn.jobs, shared.id, writer.cut(lane, &mut self.compressor));
+                journal_block(
+                    &mut self.setup.journal,
+                    &mut self.turn.jobs,
+                    shared.id,
+                    writer.cut(lane, &mut self.compressor),
+                );
             });
             for lane in Lane::ALL {
                 if live.writer.fresh_len(lane) >= RUN_BYTES_MAX {
@@ -324,8 +329,8 @@ impl Journal {
                 self.add_heads(Some(session));
                 self.turn.slips.push((session, reply));
             }
-            Command::SegmentDone(finished) => self.segment_done(finished),
-            Command::Recovered(recovered) => self.recovered(*recovered),
+            Command::SegmentDone(finished) => self.segment_done(&finished),
+            Command::Recovered(recovered) => self.recovered(&recovered),
             Command::Release(files) => {
                 let barriers = files.into_iter().map(|journal_file| Job::Barrier { journal_file });
                 self.turn.publish.extend(barriers);
@@ -385,14 +390,8 @@ impl Journal {
             }
         }
         let shared = Arc::new(Shared::new(id, self.setup.durability, Arc::clone(&self.setup.queue)));
-        let live = Live {
-            shared: Arc::clone(&shared),
-            writer,
-            taken: 0,
-            heads_block: 0,
-            segments: Vec::new(),
-            closing: None,
-        };
+        let live =
+            Live { shared: Arc::clone(&shared), writer, taken: 0, heads_block: 0, segments: Vec::new(), closing: None };
         self.sessions.insert(id, live);
         self.add_leaf(&Leaf::Open(open));
         self.turn.checkpoint = true;
@@ -437,11 +436,11 @@ impl Journal {
     }
 
     /// A segment lies finished and synced in the spool: log it, then let it into the vault.
-    fn segment_done(&mut self, finished: FinishedSegment) {
+    fn segment_done(&mut self, finished: &FinishedSegment) {
         let wall_us = self.setup.queue.now().wall_us;
-        self.log_segment(&finished, wall_us, None);
+        self.log_segment(finished, wall_us, None);
         let Some(live) = self.sessions.get_mut(&finished.session) else { return };
-        live.segments.push(segment_ref(&finished));
+        live.segments.push(segment_ref(finished));
         let all_done = live.segments.len() as u64 == u64::from(live.writer.chain().segment_no()) + 1;
         let Some(closing) = live.closing.as_mut().filter(|_| all_done) else { return };
         let close = close_leaf(finished.session, closing.reason as u8, wall_us, live.writer.chain(), &live.segments);
@@ -475,7 +474,7 @@ impl Journal {
     }
 
     /// Recovery has closed an orphan of an earlier start.
-    fn recovered(&mut self, recovered: RecoveredSession) {
+    fn recovered(&mut self, recovered: &RecoveredSession) {
         let wall_us = self.setup.queue.now().wall_us;
         for (finished, also_remove) in &recovered.segments {
             self.log_segment(finished, wall_us, also_remove.clone());

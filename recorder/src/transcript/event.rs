@@ -114,7 +114,7 @@ pub enum Value {
     /// Text that this program or its configuration chose.
     Text(String),
     /// A list, at most four deep.
-    List(Vec<Value>),
+    List(Vec<Self>),
 }
 
 impl From<u64> for Value {
@@ -152,8 +152,8 @@ impl From<&[u8]> for Value {
         Self::Bytes(Bytes::copy_from_slice(value))
     }
 }
-impl From<Vec<Value>> for Value {
-    fn from(value: Vec<Value>) -> Self {
+impl From<Vec<Self>> for Value {
+    fn from(value: Vec<Self>) -> Self {
         Self::List(value)
     }
 }
@@ -465,10 +465,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Event {
-        Event::map(pty::TYPE, 3)
-            .with(pty::ROWS, 24u32)
-            .with(pty::TERM, b"xterm\xff".as_slice())
-            .with(pty::COLS, 80u32)
+        Event::map(pty::TYPE, 3).with(pty::ROWS, 24u32).with(pty::TERM, b"xterm\xff".as_slice()).with(pty::COLS, 80u32)
     }
 
     #[test]

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::Stamp;
-use super::block::{
-    Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link,
-};
+use super::block::{Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link};
 use super::chain::{Chain, IndexEntry, SEGMENT_BLOCKS_MAX, TRAILER_LEN, trailer};
 use super::event::{self, Event, EventType, Lane, Side};
 use super::head::Head;
@@ -160,22 +158,16 @@ impl BlockChain {
         debug_assert!(accepted.is_ok(), "{accepted:?}");
         self.index.push(IndexEntry::of(self.segment_bytes, header, link));
         self.segment_bytes = self.segment_bytes.saturating_add(bytes.len() as u64);
-        Built {
-            bytes: bytes.into(),
-            kind: header.kind,
-            block_no: header.block_no,
-            segment_no: header.segment_no,
-            link,
-        }
+        Built { bytes: bytes.into(), kind: header.kind, block_no: header.block_no, segment_no: header.segment_no, link }
     }
 
-    fn push_signed(&mut self, contents: Contents, statement: Vec<u8>, key: &SigningKey) -> Built {
+    fn push_signed(&mut self, contents: Contents, statement: &[u8], key: &SigningKey) -> Built {
         let payload_len = statement.len() + SIGNATURE_LEN;
         let header = self.header(contents, false, payload_len, payload_len);
         let encoded = header.encode();
-        let signature = seal::sign(key, &encoded, &statement);
+        let signature = seal::sign(key, &encoded, statement);
         let mut bytes = encoded.to_vec();
-        bytes.extend_from_slice(&statement);
+        bytes.extend_from_slice(statement);
         bytes.extend_from_slice(&signature);
         self.finish(&header, &encoded, bytes)
     }
@@ -197,14 +189,20 @@ impl BlockChain {
     }
 
     /// Embeds journal records of one lane, verbatim. `records` are the bytes after the record's checksum and number.
-    pub fn micro(&mut self, lane: Lane, first_event: u64, event_count: u32, salt: [u8; 16], records: &[&[u8]]) -> Built {
+    pub fn micro(
+        &mut self,
+        lane: Lane,
+        first_event: u64,
+        event_count: u32,
+        salt: [u8; 16],
+        records: &[&[u8]],
+    ) -> Built {
         let mut plain = Vec::new();
         for record in records {
             plain.extend_from_slice(&(record.len() as u32).to_le_bytes());
             plain.extend_from_slice(record);
         }
-        let contents =
-            Contents { lane, first_event, event_count, salt, ..Contents::bare(Kind::Micro, 0, 0) };
+        let contents = Contents { lane, first_event, event_count, salt, ..Contents::bare(Kind::Micro, 0, 0) };
         self.push(contents, &plain, None)
     }
 
@@ -212,7 +210,7 @@ impl BlockChain {
     pub fn recovered(&mut self, statement: &seal::Recovered, key: &SigningKey) -> (Vec<Built>, [u8; TRAILER_LEN]) {
         let (index, trailer) = self.index(statement.wall_us, 0);
         let contents = Contents::bare(Kind::Recovered, statement.wall_us, 0);
-        let end = self.push_signed(contents, seal::encode_statement(statement), key);
+        let end = self.push_signed(contents, &seal::encode_statement(statement), key);
         (vec![index, end], trailer)
     }
 }
@@ -415,11 +413,8 @@ impl Writer {
         encoded.clear();
         // An idle session should not hold on to the room that a burst needed.
         encoded.shrink_to(4096);
-        *self.lane_mut(lane) = LaneBuffer {
-            encoded,
-            first_event: buffer.first_event + u64::from(buffer.count),
-            ..LaneBuffer::default()
-        };
+        *self.lane_mut(lane) =
+            LaneBuffer { encoded, first_event: buffer.first_event + u64::from(buffer.count), ..LaneBuffer::default() };
         Some(built)
     }
 
@@ -441,7 +436,7 @@ impl Writer {
         self.unsealed_bytes = 0;
         self.sealed_at_us = now.boot_us;
         let contents = Contents::bare(Kind::Seal, now.wall_us, self.mono_us(now));
-        self.blocks.push_signed(contents, Vec::new(), &self.key)
+        self.blocks.push_signed(contents, &[], &self.key)
     }
 
     /// Whether the segment is at its size, its age or its number of blocks.
@@ -472,7 +467,7 @@ impl Writer {
             wall_us: now.wall_us,
         };
         let contents = Contents::bare(Kind::Close, now.wall_us, self.mono_us(now));
-        let close = self.blocks.push_signed(contents, seal::encode_statement(&statement), &self.key);
+        let close = self.blocks.push_signed(contents, &seal::encode_statement(&statement), &self.key);
         SegmentEnd { blocks: vec![index, close], trailer }
     }
 }
@@ -541,10 +536,13 @@ mod tests {
         assert!(chain.ended());
         seen.sort_by_key(|(_, entry)| entry.seq);
         let bodies: Vec<_> = seen.iter().map(|(t_us, entry)| (*t_us, entry.event.body.clone())).collect();
-        assert_eq!(bodies, [
-            (10, event::Body::Stream(Bytes::from_static(b"ls\r"))),
-            (30, event::Body::Stream(Bytes::from_static(b"a\xffb"))),
-        ]);
+        assert_eq!(
+            bodies,
+            [
+                (10, event::Body::Stream(Bytes::from_static(b"ls\r"))),
+                (30, event::Body::Stream(Bytes::from_static(b"a\xffb"))),
+            ]
+        );
     }
 
     #[test]

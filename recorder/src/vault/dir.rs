@@ -26,7 +26,9 @@ impl DirVault {
         let temp = sibling(&path);
         let failed = |what| move |source| VaultError::Io { what, key: key.to_owned(), source };
         match self.fs.remove(&temp) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("cannot clear the way for")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("cannot clear the way for")(error));
+            }
             _ => {}
         }
         let file = self.fs.create(&temp).map_err(failed("cannot create"))?;
