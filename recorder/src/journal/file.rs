@@ -83,6 +83,8 @@ pub struct JournalWriter {
     offset: u64,
     next_lsn: u64,
     buffer: Vec<u8>,
+    /// Where the last buffered record begins.
+    last_record: usize,
     pool: Arc<Pool>,
 }
 
@@ -101,7 +103,18 @@ impl JournalWriter {
         let dir = pool.dir().to_owned();
         let head = new_head(file_no, next_lsn, boot_id)?;
         let file = adopt(fs.as_ref(), &dir, &pool.take()?, &head)?;
-        Ok(Self { fs, dir, boot_id, file, head, offset: FILE_HEAD_LEN, next_lsn, buffer: Vec::new(), pool })
+        Ok(Self {
+            fs,
+            dir,
+            boot_id,
+            file,
+            head,
+            offset: FILE_HEAD_LEN,
+            next_lsn,
+            buffer: Vec::new(),
+            last_record: 0,
+            pool,
+        })
     }
 
     /// Returns the number of the current file.
@@ -116,6 +129,7 @@ impl JournalWriter {
 
     /// Buffers a record; nothing reaches the disk before [`JournalWriter::write`].
     pub fn append(&mut self, head: &RecordHead, payload: &[u8]) {
+        self.last_record = self.buffer.len();
         head.append(&mut self.buffer, self.head.salt, self.next_lsn, payload);
         self.next_lsn += 1;
     }
@@ -125,11 +139,15 @@ impl JournalWriter {
         self.buffer.len()
     }
 
-    /// Hands what is buffered to the operating system: it survives the death of this process.
+    /// Hands what is buffered to the operating system, as one turn: it survives the death of this process, and a start
+    /// after a crash finds all of it or none.
     ///
     /// # Errors
     /// The write failed. The journal must not be used any more: what is on disk is unknown.
     pub fn write(&mut self) -> io::Result<()> {
+        if let Some(last) = self.buffer.get_mut(self.last_record..) {
+            record::end_turn(last, self.head.salt);
+        }
         self.file.write_at(self.offset, &self.buffer)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
@@ -185,7 +203,7 @@ pub struct ScannedFile {
     pub head: FileHead,
     /// Its path.
     pub path: PathBuf,
-    /// Its bytes up to the end of the last record.
+    /// Its bytes up to the end of the last whole turn.
     pub bytes: Vec<u8>,
 }
 
@@ -201,7 +219,7 @@ impl ScannedFile {
     }
 }
 
-/// Reads all journal files in `dir`, in order, up to the first record that is missing or damaged.
+/// Reads all journal files in `dir`, in order, up to the last whole turn before a record that is missing or damaged.
 ///
 /// Returns the files that hold records, the number of the next record, and the number of the next file. Files without a
 /// valid head, or behind a hole, are returned as `leftover`: they hold nothing that was ever acknowledged.
@@ -227,18 +245,21 @@ pub fn scan(fs: &dyn Fs, dir: &Path) -> io::Result<Scan> {
             out.leftover.push(path);
             continue;
         };
-        let mut lsn = head.first_lsn;
-        let mut end = FILE_HEAD_LEN as usize;
-        while let Some(record) = bytes.get(end..).and_then(|rest| record::parse(rest, head.salt)) {
+        let (mut lsn, mut at) = (head.first_lsn, FILE_HEAD_LEN as usize);
+        let (mut next_lsn, mut end) = (lsn, at);
+        while let Some(record) = bytes.get(at..).and_then(|rest| record::parse(rest, head.salt)) {
             if record.lsn != lsn {
                 break;
             }
             lsn += 1;
-            end += record.padded_len;
+            at += record.padded_len;
+            if record.ends_turn {
+                (next_lsn, end) = (lsn, at);
+            }
         }
         bytes.truncate(end);
-        expected = Some(lsn);
-        out.next_lsn = lsn;
+        expected = Some(next_lsn);
+        out.next_lsn = next_lsn;
         out.files.push(ScannedFile { head, path, bytes });
     }
     Ok(out)
@@ -294,6 +315,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = journal(dir.path());
         writer.append(&RecordHead::leaf(0), b"first");
+        writer.write().unwrap();
         writer.append(&RecordHead::leaf(1), b"second");
         writer.switch().unwrap();
         writer.append(&RecordHead::leaf(2), b"third");

@@ -5,8 +5,8 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 4 | length of head and payload |
-//! | 4 | 4 | CRC-32C over the file's salt, then the record from offset 8 |
+//! | 0 | 4 | length of head and payload; the top bit marks the last record of a turn |
+//! | 4 | 4 | CRC-32C over the file's salt, the four bytes of the length, then the record from offset 8 |
 //! | 8 | 8 | lsn: number of the record on this node, dense |
 //! | 16 | 16 | session, zero for a leaf |
 //! | 32 | 1 | kind: 1 run, 2 block, 3 leaf |
@@ -29,6 +29,9 @@ pub const EMBEDDED_FROM: usize = 16;
 
 /// The longest record: a whole block and a head.
 pub const RECORD_LEN_MAX: usize = 2 * 1024 * 1024;
+
+/// Set in the length of the last record of a turn. What follows the last mark was never acknowledged.
+const TURN_END: u32 = 1 << 31;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Record<'a> {
     pub embedded: &'a [u8],
     /// Length on disk, with the padding.
     pub padded_len: usize,
+    /// Whether the turn ends with this record.
+    pub ends_turn: bool,
 }
 
 /// The head of a record that is being written.
@@ -114,13 +119,29 @@ impl RecordHead {
         out.extend_from_slice(&self.mono_us.to_le_bytes());
         out.extend_from_slice(&self.wall_us.to_le_bytes());
         out.extend_from_slice(payload);
-        if let Some(record) = out.get_mut(start..)
-            && let Some((head, rest)) = record.split_first_chunk_mut::<8>()
-            && let Some(crc) = head.last_chunk_mut::<4>()
-        {
-            *crc = checksum(salt, rest).to_le_bytes();
+        if let Some(record) = out.get_mut(start..) {
+            set_checksum(record, salt);
         }
         out.resize(start + padded(len), 0);
+    }
+}
+
+/// Marks the record at the front of `bytes` as the last of its turn.
+pub fn end_turn(bytes: &mut [u8], salt: u64) {
+    let Some(field) = bytes.first_chunk_mut::<4>() else { return };
+    let len = u32::from_le_bytes(*field);
+    *field = (len | TURN_END).to_le_bytes();
+    if let Some(record) = bytes.get_mut(..len as usize) {
+        set_checksum(record, salt);
+    }
+}
+
+fn set_checksum(record: &mut [u8], salt: u64) {
+    if let Some((head, rest)) = record.split_first_chunk_mut::<8>()
+        && let Some((len, crc)) = head.split_first_chunk_mut::<4>()
+        && let Some(crc) = crc.first_chunk_mut::<4>()
+    {
+        *crc = checksum(salt, *len, rest).to_le_bytes();
     }
 }
 
@@ -133,20 +154,22 @@ fn padded(len: usize) -> usize {
     len.next_multiple_of(8)
 }
 
-fn checksum(salt: u64, rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
+fn checksum(salt: u64, len: [u8; 4], rest: &[u8]) -> u32 {
+    let salted = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &len);
+    crc32c::crc32c_append(salted, rest)
 }
 
 /// Reads the record at the front of `bytes`; `None` where there is none with this salt.
 pub fn parse(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
-    let (len, _) = bytes.split_first_chunk::<4>()?;
-    let len = u32::from_le_bytes(*len) as usize;
+    let (field, _) = bytes.split_first_chunk::<4>()?;
+    let marked = u32::from_le_bytes(*field);
+    let len = (marked & !TURN_END) as usize;
     if !(HEAD_LEN..=RECORD_LEN_MAX).contains(&len) {
         return None;
     }
     let record = bytes.get(..len)?;
     let crc = u32::from_le_bytes(array(record, 4)?);
-    if checksum(salt, record.get(8..)?) != crc {
+    if checksum(salt, *field, record.get(8..)?) != crc {
         return None;
     }
     let kind = match record.get(32)? {
@@ -165,6 +188,7 @@ pub fn parse(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
         payload: record.get(HEAD_LEN..)?,
         embedded: record.get(EMBEDDED_FROM..)?,
         padded_len: padded(len),
+        ends_turn: marked & TURN_END != 0,
     })
 }
 
@@ -190,6 +214,15 @@ mod tests {
         assert_eq!((record.lsn, record.session, record.kind), (9, SessionId([5; 16]), RecordKind::Block));
         assert_eq!((record.first, record.payload, record.padded_len), (77, b"payload".as_slice(), bytes.len()));
         assert_eq!(&record.embedded[..16], [5; 16]);
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_part_of_what_is_checked() {
+        let mut bytes = stored(b"payload");
+        assert!(!parse(&bytes, 42).unwrap().ends_turn);
+        end_turn(&mut bytes, 42);
+        assert!(parse(&bytes, 42).unwrap().ends_turn);
+        assert_eq!(parse(&bytes, 42).unwrap().payload, b"payload");
     }
 
     #[test]
