@@ -1,5 +1,7 @@
 //! How fast one session is recorded, by durability and content: `cargo run --release --example throughput [DIR]`.
 
+#![allow(clippy::print_stdout)] // Its output is what it is for.
+
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -22,8 +22,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes a directory and its parents, mode 0700 for new ones.
-    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory and its parents, with `mode` for new ones.
+    fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Makes renames and creations in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Lists the names in a directory; an absent directory is empty.
@@ -77,8 +77,8 @@ impl Fs for OsFs {
         fs::remove_file(path)
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(mode).create(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The keeper: turns what the journal holds into files, off the hot path.
 //!
-//! It appends blocks to the live segments (`spool/*.part`), to the page cache only; the journal is what makes them
-//! durable. Whatever waits for a disk or the vault it hands on to the [shipper](crate::shipper), in order.
+//! It appends small blocks to the live segments (`spool/*.part`), to the page cache only; the journal holds them. Large ones
+//! are there already. It hashes segments as they grow. Whatever waits for a disk or the vault it hands on to the [shipper](crate::shipper), in order.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::error::Frozen;
-use crate::fs::{File, Fs};
+use crate::fs::File;
 use crate::log::note::Note;
 use crate::queue::{Command, Queue};
 use crate::shipper::Task;
@@ -37,11 +37,19 @@ pub(crate) struct FinishedSegment {
     pub(crate) path: PathBuf,
 }
 
+/// A live segment, `spool/*.part`.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) segment_no: u32,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+}
+
 /// What the journal thread hands over. Everything in it is in the journal already.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Append a block to its segment.
-    Block { session: SessionId, segment_no: u32, block_no: u64, link: Link, bytes: Bytes },
+    /// The next block of a segment. A large one is `placed`: it is in the file already.
+    Block { session: SessionId, segment: Live, block_no: u64, link: Link, bytes: Bytes, placed: bool },
     /// The segment has all its blocks; this is its trailer.
     EndSegment { session: SessionId, trailer: [u8; TRAILER_LEN] },
     /// A leaf of the node log.
@@ -86,9 +94,7 @@ pub(crate) fn part_path(spool: &Path, session: SessionId, segment_no: u32) -> Pa
 
 #[derive(Debug)]
 struct Part {
-    file: Arc<dyn File>,
-    path: PathBuf,
-    segment_no: u32,
+    live: Live,
     len: u64,
     sha256: Sha256,
     first_block: u64,
@@ -101,23 +107,15 @@ struct Part {
 /// The keeper thread's state.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    pub(crate) fs: Arc<dyn Fs>,
-    pub(crate) spool: PathBuf,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) backlog: Arc<Backlog>,
-    pub(crate) shipper: Sender<Task>,
+    queue: Arc<Queue>,
+    backlog: Arc<Backlog>,
+    shipper: Sender<Task>,
     parts: HashMap<SessionId, Part>,
 }
 
 impl Keeper {
-    pub(crate) fn new(
-        fs: Arc<dyn Fs>,
-        spool: PathBuf,
-        queue: Arc<Queue>,
-        backlog: Arc<Backlog>,
-        shipper: Sender<Task>,
-    ) -> Self {
-        Self { fs, spool, queue, backlog, shipper, parts: HashMap::new() }
+    pub(crate) fn new(queue: Arc<Queue>, backlog: Arc<Backlog>, shipper: Sender<Task>) -> Self {
+        Self { queue, backlog, shipper, parts: HashMap::new() }
     }
 
     /// Works until told to stop. After a failure it only keeps the journal thread from waiting.
@@ -142,8 +140,25 @@ impl Keeper {
 
     fn handle(&mut self, job: Job) -> io::Result<()> {
         match job {
-            Job::Block { session, segment_no, block_no, link, bytes } => {
-                self.append(session, segment_no, block_no, link, &bytes)
+            Job::Block { session, segment, block_no, link, bytes, placed } => {
+                let part = self.parts.entry(session).or_insert_with(|| Part {
+                    live: segment,
+                    len: 0,
+                    sha256: Sha256::new(),
+                    first_block: block_no,
+                    last_block: block_no,
+                    last_link: link,
+                    dirty: false,
+                });
+                if !placed {
+                    part.live.file.write_at(part.len, &bytes)?;
+                    part.dirty = true;
+                }
+                part.sha256.update(&bytes);
+                part.len += bytes.len() as u64;
+                part.last_block = block_no;
+                part.last_link = link;
+                Ok(())
             }
             Job::EndSegment { session, trailer } => self.end_segment(session, &trailer),
             Job::Leaf { index, entry } => self.ship(Task::Leaf { index, entry }),
@@ -154,7 +169,7 @@ impl Keeper {
             Job::Barrier { journal_file } => {
                 let parts = self.parts.values_mut();
                 let dirty = parts.filter_map(|part| std::mem::take(&mut part.dirty).then_some(part));
-                let files = dirty.map(|part| Arc::clone(&part.file)).collect();
+                let files = dirty.map(|part| Arc::clone(&part.live.file)).collect();
                 self.ship(Task::Barrier { files, journal_file })
             }
             Job::Stop => Ok(()),
@@ -165,53 +180,20 @@ impl Keeper {
         self.shipper.send(task).map_err(|_| io::Error::other("the shipper has stopped"))
     }
 
-    fn append(
-        &mut self,
-        session: SessionId,
-        segment_no: u32,
-        block_no: u64,
-        link: Link,
-        bytes: &Bytes,
-    ) -> io::Result<()> {
-        if !self.parts.contains_key(&session) {
-            let path = part_path(&self.spool, session, segment_no);
-            let part = Part {
-                file: self.fs.create(&path)?,
-                path,
-                segment_no,
-                len: 0,
-                sha256: Sha256::new(),
-                first_block: block_no,
-                last_block: block_no,
-                last_link: link,
-                dirty: false,
-            };
-            self.parts.insert(session, part);
-        }
-        let Some(part) = self.parts.get_mut(&session) else { return Ok(()) };
-        part.file.write_at(part.len, bytes)?;
-        part.sha256.update(bytes);
-        part.len += bytes.len() as u64;
-        part.last_block = block_no;
-        part.last_link = link;
-        part.dirty = true;
-        Ok(())
-    }
-
     fn end_segment(&mut self, session: SessionId, trailer: &[u8; TRAILER_LEN]) -> io::Result<()> {
         let Some(mut part) = self.parts.remove(&session) else { return Ok(()) };
-        part.file.write_at(part.len, trailer)?;
+        part.live.file.write_at(part.len, trailer)?;
         part.sha256.update(trailer);
         let finished = FinishedSegment {
             session,
-            segment_no: part.segment_no,
+            segment_no: part.live.segment_no,
             bytes: part.len + TRAILER_LEN as u64,
             first_block: part.first_block,
             last_block: part.last_block,
             last_link: part.last_link,
             sha256: part.sha256.finalize().into(),
-            path: part.path,
+            path: part.live.path,
         };
-        self.ship(Task::Finish { file: part.file, finished })
+        self.ship(Task::Finish { file: part.live.file, finished })
     }
 }

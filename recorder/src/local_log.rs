@@ -38,7 +38,7 @@ impl LocalLog {
     /// Opens the log in `dir`, cutting off what a crash left half-written; `published` is what the vault already has.
     pub(crate) fn open(fs: Arc<dyn Fs>, dir: PathBuf, node: String, published: u64) -> Result<Self, OpenError> {
         let entries_dir = dir.join("entries");
-        fs.create_dir_all(&entries_dir).map_err(OpenError::io("cannot make", &entries_dir))?;
+        fs.create_dir_all(&entries_dir, 0o700).map_err(OpenError::io("cannot make", &entries_dir))?;
         let hashes_path = dir.join("hashes");
         let hashes = open_or_create(fs.as_ref(), &hashes_path)?;
         let stored = fs.read(&hashes_path).map_err(OpenError::io("cannot read", &hashes_path))?;

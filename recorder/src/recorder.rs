@@ -117,7 +117,7 @@ impl Recorder {
         let journal_dir = config.state_dir.join("journal");
         let spool = config.state_dir.join("spool");
         for dir in [&config.state_dir, &journal_dir, &spool] {
-            fs.create_dir_all(dir).map_err(OpenError::io("cannot make", dir))?;
+            fs.create_dir_all(dir, 0o700).map_err(OpenError::io("cannot make", dir))?;
         }
         let lock = lock(&config.state_dir)?;
         let vault = Vault::Dir(DirVault::new(Arc::clone(&fs), config.vault_dir.clone(), config.immutable));
@@ -167,6 +167,8 @@ impl Recorder {
             next_ordinal: log.next_ordinal()?,
             journal,
             journal_dir,
+            fs: Arc::clone(&fs),
+            spool: spool.clone(),
             queue: Arc::clone(&queue),
             keeper: jobs.clone(),
             backlog: Arc::clone(&backlog),
@@ -189,7 +191,7 @@ impl Recorder {
         let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
         let shipper = Shipper::new(Arc::clone(&fs), log, vault, Arc::clone(&queue), Arc::clone(&pool));
         threads.push(spawn("casemate-shipper", move || shipper.run(&task_queue))?);
-        let keeper = Keeper::new(Arc::clone(&fs), spool.clone(), Arc::clone(&queue), backlog, tasks);
+        let keeper = Keeper::new(Arc::clone(&queue), backlog, tasks);
         threads.push(spawn("casemate-keeper", move || keeper.run(&job_queue))?);
         let mut thread = Journal::new(setup)?;
         let control = thread.boot(boot, config.policy_hash, &config.control_opening)?;

@@ -15,12 +15,12 @@ use sha2::{Digest, Sha256};
 
 use crate::fs::Fs;
 use crate::journal::file::{FILE_HEAD_LEN, ScannedFile};
-use crate::journal::record::{self, Record, RecordKind};
+use crate::journal::record::{self, Place, Record, RecordKind};
 use crate::keeper::{FinishedSegment, Job, part_path};
 use crate::log::leaf::Leaf;
 use crate::transcript::Stamp;
 use crate::transcript::block::{Block, Kind, PLAIN_LEN_MAX, SessionId};
-use crate::transcript::chain::{Chain, TRAILER_LEN};
+use crate::transcript::chain::{self, Chain, TRAILER_LEN};
 use crate::transcript::event::Lane;
 use crate::transcript::head::Head;
 use crate::transcript::seal::{self, CloseReason, Recovered, SIGNATURE_LEN};
@@ -201,9 +201,12 @@ impl Recovery {
             .filter(|spooled| spooled.session == session && !spooled.recovered)
             .map(|spooled| (spooled.segment_no, spooled.path))
             .collect();
+        let mut lying: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        for (segment_no, path) in parts {
+            lying.insert(segment_no, self.fs.read(&path)?);
+        }
         let mut rebuilt: Option<Rebuilt> = None;
-        for path in parts.values() {
-            let bytes = self.fs.read(path)?;
+        for bytes in lying.values() {
             let mut rest = bytes.as_slice();
             while let Ok(block) = Block::parse(rest) {
                 if !Rebuilt::take(&mut rebuilt, &block) {
@@ -211,24 +214,27 @@ impl Recovery {
                 }
                 rest = rest.get(block.raw.len()..).unwrap_or_default();
             }
-            if let Some(rebuilt) = &mut rebuilt {
-                rebuilt.torn = if rebuilt.is_trailer(rest) { Vec::new() } else { rest.to_vec() };
-            }
         }
-        for record in self.evidence.records_of(session).filter(|record| record.kind == RecordKind::Block) {
-            let Ok(block) = Block::parse(record.payload) else { continue };
-            let known = rebuilt.as_ref().is_some_and(|rebuilt| record.first < rebuilt.blocks.chain().next_block());
-            if known {
+        for record in self.evidence.records_of(session) {
+            let stored = match record.kind {
+                RecordKind::Block => Some(record.payload),
+                RecordKind::Placed => placed_block(&lying, record.payload),
+                RecordKind::Run | RecordKind::Leaf => continue,
+            };
+            if rebuilt.as_ref().is_some_and(|rebuilt| record.first < rebuilt.blocks.chain().next_block()) {
                 continue;
             }
-            if !Rebuilt::take(&mut rebuilt, &block) {
-                tracing::error!(%session, block = record.first, "journal lacks a block of this session");
+            let taken = stored
+                .and_then(|stored| Block::parse(stored).ok())
+                .is_some_and(|block| Rebuilt::take(&mut rebuilt, &block));
+            if !taken {
+                // Under durability `process` a power cut may take a block whose place is known. Never acknowledged as durable.
+                tracing::warn!(%session, block = record.first, "a block of this session did not reach the disk");
                 break;
             }
-            // The journal had the block whose write to the live segment was cut.
-            if let Some(rebuilt) = &mut rebuilt {
-                rebuilt.torn.clear();
-            }
+        }
+        if let Some(rebuilt) = &mut rebuilt {
+            rebuilt.note_torn(&lying);
         }
         if rebuilt.is_none() {
             tracing::error!(%session, "nothing is left that this session could be recovered from");
@@ -315,6 +321,14 @@ fn parse_name(spool: &Path, name: &str) -> Option<Spooled> {
     words.next().is_none().then(|| Spooled { session, segment_no, path: spool.join(name), recovered })
 }
 
+/// Finds a block in the live segments by its place.
+fn placed_block<'a>(lying: &'a BTreeMap<u32, Vec<u8>>, payload: &[u8]) -> Option<&'a [u8]> {
+    let place = Place::parse(payload)?;
+    let bytes = lying.get(&place.segment_no)?.get(usize::try_from(place.offset).ok()?..)?;
+    let stored = bytes.get(..place.len as usize)?;
+    stored.ends_with(&place.link.0).then_some(stored)
+}
+
 /// A segment that is complete in memory.
 #[derive(Debug)]
 struct Assembled {
@@ -337,7 +351,7 @@ struct Rebuilt {
     last_kind: Kind,
     close_reason: Option<CloseReason>,
     finished: BTreeMap<u32, Assembled>,
-    /// What followed the last whole block in the live file.
+    /// What follows the last whole block in the live file.
     torn: Vec<u8>,
 }
 
@@ -389,14 +403,21 @@ impl Rebuilt {
         true
     }
 
-    fn is_trailer(&self, rest: &[u8]) -> bool {
-        self.index.is_some_and(|(offset, len)| rest == crate::transcript::chain::trailer(offset, len))
+    /// Notes what the live file of the segment at hand holds beyond its last whole block.
+    fn note_torn(&mut self, lying: &BTreeMap<u32, Vec<u8>>) {
+        let rest = lying.get(&self.blocks.chain().segment_no()).and_then(|bytes| bytes.get(self.bytes.len()..));
+        let rest = rest.unwrap_or_default();
+        let trailer = self.index.map(|(offset, len)| chain::trailer(offset, len));
+        let is_trailer = trailer.is_some_and(|trailer| trailer.starts_with(rest));
+        // A hole is room that a block was to fill, not something that was written.
+        let is_hole = rest.iter().all(|byte| *byte == 0);
+        self.torn = if is_trailer || is_hole { Vec::new() } else { rest.to_vec() };
     }
 
     /// Puts the trailer behind the segment at hand and sets it aside.
     fn finish_segment(&mut self) {
         if let Some((offset, len)) = self.index {
-            self.bytes.extend_from_slice(&crate::transcript::chain::trailer(offset, len));
+            self.bytes.extend_from_slice(&chain::trailer(offset, len));
         }
         let chain = self.blocks.chain();
         let assembled = Assembled {
@@ -459,7 +480,6 @@ mod tests {
     use crate::journal::pool::Pool;
     use crate::journal::record::RecordHead;
     use crate::transcript::block::{Compressor, HEADER_LEN};
-    use crate::transcript::chain;
     use crate::transcript::event::{Event, Side, ssh_in, ssh_out};
     use crate::transcript::head::{Durability, Protocol, TranscriptKind};
     use crate::transcript::writer::{Built, Writer};

@@ -9,7 +9,7 @@
 //! | 4 | 4 | CRC-32C over the file's salt, the four bytes of the length, then the record from offset 8 |
 //! | 8 | 8 | lsn: number of the record on this node, dense |
 //! | 16 | 16 | session, zero for a leaf |
-//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf |
+//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf, 4 placed block |
 //! | 33 | 1 | lane |
 //! | 34 | 2 | zero |
 //! | 36 | 4 | events in a run |
@@ -17,7 +17,7 @@
 //! | 48 | 8 | boot-time clock that a run's times count from, microseconds since the session began |
 //! | 56 | 8 | wall clock at that moment |
 
-use crate::transcript::block::SessionId;
+use crate::transcript::block::{Link, SessionId};
 use crate::transcript::event::Lane;
 use crate::transcript::writer::Run;
 
@@ -42,6 +42,50 @@ pub enum RecordKind {
     Block,
     /// A leaf of the node log.
     Leaf,
+    /// Where a large block lies that was written to its live segment directly; the payload is a [`Place`].
+    Placed,
+}
+
+/// Where a large block lies: bulk is written once, to its segment, and the journal only names it.
+///
+/// | offset | bytes | field |
+/// |---|---|---|
+/// | 0 | 4 | segment |
+/// | 4 | 4 | length of the block |
+/// | 8 | 8 | offset in the segment |
+/// | 16 | 32 | link of the block |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The segment.
+    pub segment_no: u32,
+    /// Length of the block, with header and link.
+    pub len: u32,
+    /// Offset in the segment.
+    pub offset: u64,
+    /// The block's link.
+    pub link: Link,
+}
+
+impl Place {
+    /// Writes the payload.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(48);
+        out.extend_from_slice(&self.segment_no.to_le_bytes());
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.link.0);
+        out
+    }
+
+    /// Reads the payload; `None` where it is not one.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        Some(Self {
+            segment_no: u32::from_le_bytes(array(payload, 0)?),
+            len: u32::from_le_bytes(array(payload, 4)?),
+            offset: u64::from_le_bytes(array(payload, 8)?),
+            link: Link(array(payload, 16)?),
+        })
+    }
 }
 
 /// A record that was read back.
@@ -98,6 +142,11 @@ impl RecordHead {
     /// Describes a finished block.
     pub fn block(session: SessionId, block_no: u64) -> Self {
         Self { session, kind: 2, lane: 0, event_count: 0, first: block_no, mono_us: 0, wall_us: 0 }
+    }
+
+    /// Describes a block that lies in its segment already.
+    pub fn placed(session: SessionId, block_no: u64) -> Self {
+        Self { kind: 4, ..Self::block(session, block_no) }
     }
 
     /// Describes a leaf.
@@ -176,6 +225,7 @@ pub fn parse(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
         1 => RecordKind::Run,
         2 => RecordKind::Block,
         3 => RecordKind::Leaf,
+        4 => RecordKind::Placed,
         _ => return None,
     };
     Some(Record {

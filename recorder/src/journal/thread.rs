@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::file::{self, JournalWriter};
-use super::record::RecordHead;
+use super::record::{Place, RecordHead};
 use crate::error::Frozen;
-use crate::keeper::{Backlog, FinishedSegment, Job};
+use crate::fs::{File, Fs};
+use crate::keeper::{self, Backlog, FinishedSegment, Job, part_path};
 use crate::log::leaf::{self, Leaf};
 use crate::log::merkle::{Frontier, leaf_hash};
 use crate::log::note::{Checkpoint, Note};
@@ -30,10 +32,12 @@ use crate::transcript::block::{Compressor, SessionId};
 use crate::transcript::event::{Body, Event, EventType, Lane, Side, clock};
 use crate::transcript::head::{Durability, FORMAT_VERSION, Head, TranscriptKind};
 use crate::transcript::seal::CloseReason;
-use crate::transcript::writer::{Built, Writer};
+use crate::transcript::writer::{Built, SegmentEnd, Writer};
 
 /// Fresh events of a lane become a block at this size; below, they are journaled as they are and wait for company.
 const RUN_BYTES_MAX: usize = 16 * 1024;
+/// A block at least this long is written once, to its segment; below, a sync of one more file costs more than it saves.
+const PLACED_LEN_MIN: usize = 24 * 1024;
 /// Stream pieces that arrived together become one event up to this size.
 const MERGED_LEN_MAX: usize = 64 * 1024;
 /// Pieces further apart than this stay events of their own, so that a replay shows when they came.
@@ -68,7 +72,9 @@ pub(crate) struct Setup {
     pub(crate) frontier: Frontier,
     pub(crate) next_ordinal: u64,
     pub(crate) journal: JournalWriter,
-    pub(crate) journal_dir: std::path::PathBuf,
+    pub(crate) journal_dir: PathBuf,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) spool: PathBuf,
     pub(crate) queue: Arc<Queue>,
     pub(crate) keeper: Sender<Job>,
     pub(crate) backlog: Arc<Backlog>,
@@ -79,6 +85,7 @@ pub(crate) struct Setup {
 struct Live {
     shared: Arc<Shared>,
     writer: Writer,
+    part: Part,
     /// The last event that was taken in.
     taken: u64,
     /// Blocks at the last HEADS.
@@ -91,6 +98,13 @@ struct Live {
 struct Closing {
     reason: CloseReason,
     replies: Vec<SlipReply>,
+}
+
+/// The live segment of a session.
+#[derive(Debug, Default)]
+struct Part {
+    live: Option<keeper::Live>,
+    len: u64,
 }
 
 /// What one turn must do once its records are written, and once they are durable.
@@ -109,6 +123,8 @@ struct Turn {
     publish: Vec<Job>,
     /// Whether this turn must be durable whatever the durability says.
     must_sync: bool,
+    /// What went wrong while the turn was made.
+    failed: Option<io::Error>,
 }
 
 /// The thread's state.
@@ -119,6 +135,8 @@ pub(crate) struct Journal {
     sessions: HashMap<SessionId, Live>,
     turn: Turn,
     items: Vec<Item>,
+    /// Live segments that large blocks were written to and not synced yet.
+    placed: HashMap<(SessionId, u32), Arc<dyn File>>,
     /// Sessions whose written events are not durable yet.
     unsynced: Vec<(Arc<Shared>, u64)>,
     synced_at_us: u64,
@@ -139,6 +157,7 @@ impl Journal {
             sessions: HashMap::new(),
             turn: Turn::default(),
             items: Vec::new(),
+            placed: HashMap::new(),
             unsynced: Vec::new(),
             synced_at_us: now.boot_us,
             ticked_at_us: now.boot_us,
@@ -264,20 +283,15 @@ impl Journal {
             && !items.is_empty()
         {
             live.taken = number;
+            let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
             append(&mut live.writer, &items, |writer, lane| {
-                journal_block(
-                    &mut self.setup.journal,
-                    &mut self.turn.jobs,
-                    shared.id,
-                    writer.cut(lane, &mut self.compressor),
-                );
+                sink.block(shared.id, &mut live.part, writer.cut(lane, &mut self.compressor));
             });
             for lane in Lane::ALL {
                 if live.writer.fresh_len(lane) >= RUN_BYTES_MAX {
-                    let built = live.writer.cut(lane, &mut self.compressor);
-                    journal_block(&mut self.setup.journal, &mut self.turn.jobs, shared.id, built);
+                    sink.block(shared.id, &mut live.part, live.writer.cut(lane, &mut self.compressor));
                 } else if let Some(run) = live.writer.take_run(lane) {
-                    self.setup.journal.append(&RecordHead::run(shared.id, lane, &run), run.encoded);
+                    sink.setup.journal.append(&RecordHead::run(shared.id, lane, &run), run.encoded);
                 }
             }
             self.turn.moved.push((Arc::clone(shared), number));
@@ -292,24 +306,22 @@ impl Journal {
     /// Seals and rolls where that is due.
     fn keep_up(&mut self, session: SessionId, now: Stamp) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
-        let journal = &mut self.setup.journal;
-        let jobs = &mut self.turn.jobs;
+        let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
         if live.writer.seal_is_due(now) {
-            journal_block(journal, jobs, session, Some(live.writer.seal(now)));
+            sink.block(session, &mut live.part, Some(live.writer.seal(now)));
         }
-        if live.writer.segment_is_due(now, self.setup.segment_age_us) {
+        if live.writer.segment_is_due(now, sink.setup.segment_age_us) {
             let (end, head) = live.writer.roll(now);
-            end.blocks.into_iter().for_each(|built| journal_block(journal, jobs, session, Some(built)));
-            jobs.push(Job::EndSegment { session, trailer: end.trailer });
-            journal_block(journal, jobs, session, Some(head));
+            sink.end_segment(session, &mut live.part, end);
+            sink.block(session, &mut live.part, Some(head));
         }
     }
 
     fn cut_all(&mut self, session: SessionId) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
+        let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
         for lane in Lane::ALL {
-            let built = live.writer.cut(lane, &mut self.compressor);
-            journal_block(&mut self.setup.journal, &mut self.turn.jobs, session, built);
+            sink.block(session, &mut live.part, live.writer.cut(lane, &mut self.compressor));
         }
     }
 
@@ -380,7 +392,9 @@ impl Journal {
         self.setup.next_ordinal += 1;
         let (mut writer, built) = Writer::begin(id, head, key, now);
         let open = leaf::Open { head_link: built.link, ..open };
-        journal_block(&mut self.setup.journal, &mut self.turn.jobs, id, Some(built));
+        let mut part = Part::default();
+        let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
+        sink.block(id, &mut part, Some(built));
         for event in opening {
             writer.append(Side::Client, event, now);
         }
@@ -390,8 +404,15 @@ impl Journal {
             }
         }
         let shared = Arc::new(Shared::new(id, self.setup.durability, Arc::clone(&self.setup.queue)));
-        let live =
-            Live { shared: Arc::clone(&shared), writer, taken: 0, heads_block: 0, segments: Vec::new(), closing: None };
+        let live = Live {
+            shared: Arc::clone(&shared),
+            writer,
+            part,
+            taken: 0,
+            heads_block: 0,
+            segments: Vec::new(),
+            closing: None,
+        };
         self.sessions.insert(id, live);
         self.add_leaf(&Leaf::Open(open));
         self.turn.checkpoint = true;
@@ -421,10 +442,8 @@ impl Journal {
             None => {
                 live.closing = Some(Closing { reason, replies: reply.into_iter().collect() });
                 let end = live.writer.close(reason, exit, now);
-                for built in end.blocks {
-                    journal_block(&mut self.setup.journal, &mut self.turn.jobs, session, Some(built));
-                }
-                self.turn.jobs.push(Job::EndSegment { session, trailer: end.trailer });
+                let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
+                sink.end_segment(session, &mut live.part, end);
             }
         }
         if let Some(frozen) = self.setup.queue.frozen() {
@@ -452,7 +471,7 @@ impl Journal {
         }
     }
 
-    fn log_segment(&mut self, finished: &FinishedSegment, wall_us: u64, also_remove: Option<std::path::PathBuf>) {
+    fn log_segment(&mut self, finished: &FinishedSegment, wall_us: u64, also_remove: Option<PathBuf>) {
         self.add_leaf(&Leaf::Segment(leaf::Segment {
             session: finished.session,
             segment_no: finished.segment_no,
@@ -546,8 +565,8 @@ impl Journal {
             let Some(live) = self.sessions.get_mut(&session).filter(|live| live.closing.is_none()) else { continue };
             for lane in Lane::ALL {
                 if live.writer.is_aged(lane, now) {
-                    let built = live.writer.cut(lane, &mut self.compressor);
-                    journal_block(&mut self.setup.journal, &mut self.turn.jobs, session, built);
+                    let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
+                    sink.block(session, &mut live.part, live.writer.cut(lane, &mut self.compressor));
                 }
             }
             self.keep_up(session, now);
@@ -593,6 +612,13 @@ impl Journal {
     /// Writes the turn, syncs it where that is due, and tells everybody.
     fn commit(&mut self) -> io::Result<()> {
         let mut turn = std::mem::take(&mut self.turn);
+        if let Some(error) = turn.failed.take() {
+            return Err(error);
+        }
+        if turn.must_sync || turn.checkpoint {
+            // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
+            self.sync_placed()?;
+        }
         if self.setup.journal.buffered() > 0 {
             self.setup.journal.write()?;
         }
@@ -615,6 +641,7 @@ impl Journal {
             }
         };
         if due || turn.must_sync || turn.checkpoint {
+            self.sync_placed()?;
             self.setup.journal.sync()?;
             self.synced_at_us = now.boot_us;
             for (shared, number) in self.unsynced.drain(..) {
@@ -624,6 +651,11 @@ impl Journal {
             }
         }
         self.after_sync(turn, now)
+    }
+
+    /// Syncs the live segments that large blocks were written to; the journal names them, so they come first.
+    fn sync_placed(&mut self) -> io::Result<()> {
+        self.placed.drain().try_for_each(|(_, file)| file.sync_data())
     }
 
     /// Everything of the turn is durable: sign the log's head, publish, answer.
@@ -722,17 +754,68 @@ fn continues<'a>(first: &Item, next: &'a Item, len: usize) -> Option<&'a Bytes> 
         .then_some(data)
 }
 
-/// Journals a block and has the keeper append it to its segment.
-fn journal_block(journal: &mut JournalWriter, jobs: &mut Vec<Job>, session: SessionId, built: Option<Built>) {
-    let Some(built) = built else { return };
-    journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
-    jobs.push(Job::Block {
-        session,
-        segment_no: built.segment_no,
-        block_no: built.block_no,
-        link: built.link,
-        bytes: built.bytes,
-    });
+/// Where finished blocks go.
+struct Sink<'a> {
+    setup: &'a mut Setup,
+    turn: &'a mut Turn,
+    placed: &'a mut HashMap<(SessionId, u32), Arc<dyn File>>,
+}
+
+impl Sink<'_> {
+    /// Puts a block where a crash cannot take it from: a small one into the journal, a large one into its live segment,
+    /// where it has to go anyway, with its place in the journal.
+    fn block(&mut self, session: SessionId, part: &mut Part, built: Option<Built>) {
+        let Some(built) = built else { return };
+        if let Err(error) = self.put(session, part, built) {
+            self.turn.failed.get_or_insert(error);
+        }
+    }
+
+    fn put(&mut self, session: SessionId, part: &mut Part, built: Built) -> io::Result<()> {
+        let live = match &part.live {
+            Some(live) => live.clone(),
+            None => {
+                let path = part_path(&self.setup.spool, session, built.segment_no);
+                let file = self.setup.fs.create(&path)?;
+                part.live.insert(keeper::Live { segment_no: built.segment_no, path, file }).clone()
+            }
+        };
+        let place =
+            Place { segment_no: built.segment_no, len: built.bytes.len() as u32, offset: part.len, link: built.link };
+        let placed = built.bytes.len() >= PLACED_LEN_MIN && self.place(&live, &place, &built.bytes)?;
+        if placed {
+            self.setup.journal.append(&RecordHead::placed(session, built.block_no), &place.encode());
+            self.placed.entry((session, built.segment_no)).or_insert_with(|| Arc::clone(&live.file));
+        } else {
+            self.setup.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
+        }
+        part.len += built.bytes.len() as u64;
+        let (block_no, link, bytes) = (built.block_no, built.link, built.bytes);
+        self.turn.jobs.push(Job::Block { session, segment: live, block_no, link, bytes, placed });
+        Ok(())
+    }
+
+    /// Writes a block to its segment; false where there is no space, but the journal still has its reserve.
+    fn place(&self, live: &keeper::Live, place: &Place, bytes: &Bytes) -> io::Result<bool> {
+        match live.file.write_at(place.offset, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) => match Frozen::from_io("spool", &error) {
+                frozen @ Frozen::NoSpace(_) => {
+                    self.setup.queue.freeze(frozen);
+                    Ok(false)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn end_segment(&mut self, session: SessionId, part: &mut Part, end: SegmentEnd) {
+        for built in end.blocks {
+            self.block(session, part, Some(built));
+        }
+        *part = Part::default();
+        self.turn.jobs.push(Job::EndSegment { session, trailer: end.trailer });
+    }
 }
 
 fn segment_ref(finished: &FinishedSegment) -> leaf::SegmentRef {

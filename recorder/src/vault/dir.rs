@@ -68,7 +68,8 @@ impl DirVault {
         if self.fs.sync_dir(dir).is_ok() {
             return Ok(());
         }
-        self.fs.create_dir_all(dir)?;
+        // A group may be let in to read: the files themselves are 0440.
+        self.fs.create_dir_all(dir, 0o750)?;
         let mut level = dir;
         while let Some(parent) = level.parent().filter(|_| level != self.root) {
             self.fs.sync_dir(parent)?;
