@@ -1,0 +1,85 @@
+# Everything a person or CI does here starts from this file. `make` alone prints the list.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CARGO   ?= cargo
+PROFILE ?= dev
+# Where cargo puts what it builds; a CARGO_TARGET_DIR from outside is honoured everywhere.
+TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RELEASE := $(TARGET)/release
+# The programs are built together, so that every target below shares one set of features and one build.
+BUILD   := $(CARGO) build --locked --workspace --bins
+
+.PHONY: help run test check demo rig rig-stop soak fuzz bench audit build release fmt
+
+help: ## Print this list
+	@echo "Casemate: a bastion that writes down what is done through it, and can prove it."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Start a bastion here with a working configuration, and print the lines to paste
+	@scripts/need openssh-client openssh-server
+	@$(BUILD) --release
+	@CASEMATE_BINS=$(RELEASE) scripts/run
+
+test: ## Run all tests (what CI runs)
+	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko cargo-nextest
+	$(BUILD)
+	CASEMATE_BINS=$(TARGET)/debug $(CARGO) nextest run --locked --workspace $(ARGS)
+
+check: ## Format, lints, dependencies, documentation, import rules, example configurations
+	@scripts/need cargo-deny
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	scripts/check-imports
+	$(BUILD)
+	CASEMATE_BINS=$(TARGET)/debug scripts/check-examples
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+demo: ## The whole story in a minute: a session, its proof, a forged byte
+	@scripts/need openssh-server openssh-client openssh-sftp-server
+	@$(BUILD) --release
+	@$(RELEASE)/casemate-rig demo
+
+rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=…]
+	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process]" >&2; exit 2; }
+	@scripts/need openssh-server openssh-client openssh-sftp-server >&2
+	@$(BUILD) --release >&2
+	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)")
+
+rig-stop: ## End exactly what `make rig DIR=…` started
+	@test -n "$(DIR)" || { echo "usage: make rig-stop DIR=directory" >&2; exit 2; }
+	@test -x $(RELEASE)/casemate-rig || $(BUILD) --release >&2
+	@$(RELEASE)/casemate-rig stop "$(DIR)"
+
+soak: ## The long forms of the tests: full sizes, 300 kills per durability (an hour or more)
+	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko cargo-nextest
+	$(BUILD) --release
+	CASEMATE_SOAK=1 CASEMATE_BINS=$(RELEASE) $(CARGO) nextest run --locked --release -p casemate-tests --profile soak $(ARGS)
+
+FUZZ_TARGETS = $(notdir $(basename $(wildcard tests/fuzz/fuzz_targets/*.rs)))
+fuzz: ## Let libFuzzer loose on every decoder [SECONDS_EACH=60]
+	@scripts/need cargo-fuzz g++
+	cd tests/fuzz && for target in $(FUZZ_TARGETS); do \
+	  RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz \
+	    $(CARGO) fuzz run --fuzz-dir . $$target -- -max_total_time=$(or $(SECONDS_EACH),60) -max_len=65536 || exit 1; \
+	done
+
+bench: ## Measure against direct ssh and `ssh -J`: medians of five in random order
+	@scripts/need openssh-server openssh-client openssh-sftp-server b3sum
+	$(BUILD) --release
+	$(RELEASE)/casemate-bench $(ARGS)
+
+audit: ## Ask the advisory database about every dependency (needs the internet)
+	@scripts/need cargo-deny
+	$(CARGO) deny --locked check advisories
+
+build:
+	$(BUILD)
+
+release:
+	$(BUILD) --release

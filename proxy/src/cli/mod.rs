@@ -1,0 +1,103 @@
+//! The command line: what it takes, and the verbs that are done in a moment.
+//!
+//! Exit codes are 0 done, 1 refused, 2 usage. `serve` is in [`serve`]; `target add` in [`target_add`].
+
+pub mod serve;
+pub mod target_add;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+use crate::init::Plan;
+
+/// A session-recording SSH bastion: people work through it, and everything is written down before it goes on.
+#[derive(Debug, Parser)]
+#[command(name = "casemate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 refused, 2 usage. Log level: CASEMATE_LOG=debug.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a directory with a working configuration, keys and a node identity.
+    Init(Plan),
+    /// Check a configuration and the key files it names, and say everything that is wrong.
+    Check(ConfigArg),
+    /// Let people in; SIGHUP reloads, SIGTERM drains and seals.
+    Serve(ConfigArg),
+    /// Work on the targets of a configuration.
+    #[command(subcommand)]
+    Target(TargetVerb),
+}
+
+/// What to do with targets.
+#[derive(Debug, Subcommand)]
+pub enum TargetVerb {
+    /// Scan a target's host key, show it, pin it and write the target into the configuration.
+    Add(target_add::TargetAdd),
+}
+
+/// Names the configuration.
+#[derive(Debug, Args)]
+pub struct ConfigArg {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Loads a configuration and says in one line what it amounts to.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(file: &Path) -> Result<(), ConfigError> {
+    let config = Config::load(file)?;
+    let hash: String = config.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    say(&format!(
+        "{}: ok; node {}, durability {}, encryption {}, {}, {}, {}, blake3 {hash}",
+        file.display(),
+        config.node,
+        config.durability.name(),
+        config.encryption,
+        count(config.persons.len(), "person"),
+        count(config.targets.len(), "target"),
+        count(config.access.len(), "access line"),
+    ));
+    Ok(())
+}
+
+/// Prints a line to standard output. A reader that went away is no reason to fail: the work is done.
+pub fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_exits_with_two() {
+        for args in [&["casemate", "serve"][..], &["casemate", "fly"], &["casemate", "check", "--config"]] {
+            assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{args:?}");
+        }
+        assert_eq!(Cli::try_parse_from(["casemate", "--version"]).unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,255 @@
+//! `casemate serve`: from a file to a daemon and back to nothing, in the order that safety asks for.
+//!
+//! Configuration first, sockets next (so that a second daemon fails before it touches anything), then the recorder,
+//! and only then people. At the end the other way round: sessions, transcripts, recorder.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use casemate_recorder::transcript::event::{Event, Side, daemon};
+use casemate_recorder::{Frozen, OpenError, Recorder, RecorderConfig};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::say;
+use crate::config::{Config, ConfigError};
+use crate::policy::{Live, Policy};
+use crate::reload::reload;
+use crate::server::{self, Door};
+
+/// Connections that the kernel may hold while the daemon is busy.
+const BACKLOG: u32 = 1024;
+
+/// Why the daemon did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is not good.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A socket could not be had.
+    #[error("cannot listen on {addr}: {source}; is another daemon running, or the port below 1024?")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The recorder did not start, so nobody may be let in.
+    #[error("recording cannot start: {0}")]
+    Recorder(#[from] OpenError),
+    /// Recording stopped while the daemon ran.
+    #[error("recording stopped: {0}; all sessions were ended")]
+    Frozen(Frozen),
+    /// The system refused something basic.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, or that recording stopped.
+pub fn serve(file: &Path) -> Result<(), ServeError> {
+    harden();
+    start_log();
+    let config = Arc::new(Config::load(file)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("casemate-io").build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        // Before anything that a signal could interrupt halfway.
+        Signals::new()?
+    };
+    let listeners = {
+        let _inside = runtime.enter();
+        config.listen.ssh.iter().map(|addr| listen(*addr)).collect::<Result<Vec<_>, _>>()?
+    };
+    let recorder = Recorder::start(recorder_config(&config))?;
+    for listener in &listeners {
+        say(&format!("listening ssh {}", listener.local_addr()?));
+    }
+    info!(node = %config.node, durability = config.durability.name(), encryption = %config.encryption, "serving");
+
+    let live = Arc::new(Live::new(Policy::new(config)));
+    let frozen = runtime.block_on(run(listeners, &recorder, live, signals, file));
+    // Seals what is left and joins the recorder's threads; no session runs any more.
+    recorder.shutdown();
+    drop(runtime);
+    match frozen {
+        None => {
+            info!("stopped");
+            Ok(())
+        }
+        Some(frozen) => Err(ServeError::Frozen(frozen)),
+    }
+}
+
+async fn run(
+    listeners: Vec<TcpListener>,
+    recorder: &Recorder,
+    live: Arc<Live>,
+    mut signals: Signals,
+    file: &Path,
+) -> Option<Frozen> {
+    let shutdown = CancellationToken::new();
+    let door = Door::new(recorder.clone(), Arc::clone(&live));
+    // A task of its own: a reload that waits for a slow disk must not keep anybody from logging in.
+    let mut front = tokio::spawn(server::run(listeners, door, shutdown.clone()));
+    let mut frozen = None;
+    loop {
+        // Cancel-safe: signals, the freeze and the end of a task are only waited for.
+        tokio::select! {
+            ended = &mut front => {
+                if let Err(panicked) = ended {
+                    error!(reason = %panicked, "the front door failed");
+                }
+                return frozen;
+            }
+            cause = recorder.wait_frozen(), if frozen.is_none() => {
+                error!(reason = %cause, "recording stopped, ending all sessions");
+                frozen = Some(cause);
+                shutdown.cancel();
+            }
+            wake = signals.next() => match wake {
+                Wake::Reload => apply(recorder, &live, file).await,
+                Wake::Stop(name) => {
+                    info!(signal = name, "stopping");
+                    note(recorder, "stopping", name);
+                    shutdown.cancel();
+                }
+            },
+        }
+    }
+}
+
+/// Reloads, and records what came of it.
+async fn apply(recorder: &Recorder, live: &Arc<Live>, file: &Path) {
+    let (rules, path): (_, PathBuf) = (Arc::clone(live), file.to_owned());
+    // Reads files: not on a thread that sessions wait for.
+    let outcome = tokio::task::spawn_blocking(move || reload(&rules, &path)).await;
+    match outcome {
+        Ok(Ok(config)) => {
+            for event in config.events("reload") {
+                drop(recorder.control().record(Side::Client, event));
+            }
+            note(recorder, "reloaded", "");
+            info!("configuration reloaded");
+        }
+        Ok(Err(refused)) => {
+            warn!(reason = %refused, "reload refused, the old configuration stays");
+            note(recorder, "reload refused", &refused.to_string());
+        }
+        Err(panicked) => {
+            error!(reason = %panicked, "reload failed, the old configuration stays");
+            note(recorder, "reload failed", "internal error");
+        }
+    }
+}
+
+/// Records an act of the daemon in the control transcript.
+fn note(recorder: &Recorder, what: &str, reason: &str) {
+    // Nobody waits for the ticket: recording in call order is enough, and a freeze is seen elsewhere.
+    drop(recorder.control().record(Side::Client, daemon_event(what, reason)));
+}
+
+fn daemon_event(what: &str, reason: &str) -> Event {
+    /// Far below an event's limit: a file with ten thousand mistakes need not be listed whole.
+    const REASON_LEN_MAX: usize = 16 * 1024;
+    let mut end = reason.len().min(REASON_LEN_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let event = Event::map(daemon::TYPE, 0).with(daemon::WHAT, what).with(daemon::VERSION, env!("CARGO_PKG_VERSION"));
+    match reason.get(..end) {
+        Some(reason) if !reason.is_empty() => event.with(daemon::REASON, reason),
+        _ => event,
+    }
+}
+
+fn recorder_config(config: &Config) -> RecorderConfig {
+    let mut opening = vec![daemon_event("started", "")];
+    opening.extend(config.events("start"));
+    RecorderConfig {
+        immutable: config.vault.immutable,
+        durability: config.durability,
+        retain: config.vault.retain,
+        journal_bytes_max: config.limits.journal,
+        policy_hash: config.hash,
+        control_opening: opening,
+        ..RecorderConfig::new(
+            config.state_dir.clone(),
+            config.vault.dir.clone(),
+            config.node.clone(),
+            config.node_key.signing_key().clone(),
+        )
+    }
+}
+
+fn listen(addr: SocketAddr) -> Result<TcpListener, ServeError> {
+    let bind = || {
+        let socket = if addr.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+        if addr.is_ipv6() {
+            // One line, one address family: "[::]" beside "0.0.0.0" would otherwise collide.
+            socket2::SockRef::from(&socket).set_only_v6(true)?;
+        }
+        // A restart must not wait for connections of the last run to fade.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| ServeError::Listen { addr, source })
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next signal. Cancel-safe.
+    async fn next(&mut self) -> Wake {
+        tokio::select! {
+            _ = self.terminate.recv() => Wake::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Wake::Stop("SIGINT"),
+            _ = self.hangup.recv() => Wake::Reload,
+        }
+    }
+}
+
+enum Wake {
+    Reload,
+    Stop(&'static str),
+}
+
+/// Keeps key material out of core dumps and other users' reach, and makes room for sockets.
+fn harden() {
+    // Group may read what goes into the vault; others nothing. Key files have modes of their own.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    // None of these is worth refusing a start for: a container may forbid them, and says so in its own logs.
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // No colours: peers choose parts of what is logged, and escape sequences must have no meaning here.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
+    // A second subscriber in one process is a test; the first stays.
+    let _ = log.with_writer(io::stderr).try_init();
+}

@@ -1,0 +1,489 @@
+//! From text to [`Config`]: every field read, bounded and explained.
+//!
+//! Collects all problems before it gives up. What one part of the file says about another is checked in
+//! [`super::check`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_certs::fields::{Fields, Located, Problem, Reader};
+use casemate_recorder::Durability;
+use russh::keys::PublicKey;
+
+use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
+use super::{
+    Access, Config, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
+    VaultConfig, check,
+};
+
+/// Longest name of a person, a target, a role or a node.
+const NAME_LEN_MAX: usize = 64;
+
+/// What a name looks like, for messages.
+pub(super) const NAME_FORM: &str = "a lower-case letter or _, then up to 63 of a-z 0-9 _ . -";
+
+/// The notice is shown before every login; more than a screen of it is read by nobody.
+const NOTICE_LEN_MAX: usize = 4096;
+
+const NOTICE: &str = "This session is recorded: what you type and what you see. Records are kept and reviewed.";
+
+/// Items of one list. With names of 64 bytes, an entry of the recorded snapshot stays well below an event's limit.
+const LIST_LEN_MAX: usize = 1_000;
+
+/// A reason is a sentence or a ticket; it opens every session's record.
+const REASON_LEN_MAX: usize = 1_024;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Whether a text is a name: `[a-z_][a-z0-9_.-]{0,63}`. Names become parts of paths, logins and log lines, so nothing
+/// else is let in.
+pub fn is_name(text: &str) -> bool {
+    let first = |c: u8| c.is_ascii_lowercase() || c == b'_';
+    let rest = |c: u8| first(c) || c.is_ascii_digit() || c == b'.' || c == b'-';
+    text.len() <= NAME_LEN_MAX && text.bytes().next().is_some_and(first) && text.bytes().all(rest)
+}
+
+/// One file being turned into a configuration.
+pub(super) struct Parser<'r, 'i> {
+    pub(super) reader: &'r Reader<'i>,
+    base: PathBuf,
+}
+
+/// Reads a configuration. `file` says where relative paths count from; nothing but key files and directories is opened.
+pub(super) fn parse(text: &str, file: &Path) -> Result<Config, Vec<Problem>> {
+    let reader = Reader::new(text);
+    let base = std::path::absolute(Config::base(file)).unwrap_or_else(|_| Config::base(file).to_owned());
+    let config = Parser { reader: &reader, base }.config(text, file);
+    let problems = reader.into_problems();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+impl Parser<'_, '_> {
+    /// `None` means that something is missing and was complained about.
+    fn config(&self, text: &str, file: &Path) -> Option<Config> {
+        let mut root = self.reader.root()?;
+        let node = root.required_text("node", "name this node, such as node = \"bastion-1\"");
+        let node = node.filter(|node| self.name("node", node));
+        let state_dir = self.path(root.required_text("state_dir", "name a directory for journal and log"));
+        let node_key = self.path(root.required_text("node_key", "name the node's key file, made by `casemate init`"));
+        let durability = self.durability(&mut root);
+        let encryption = self.encryption(&mut root);
+        let notice = self.notice(&mut root);
+        let listen = self.listen(&mut root);
+        let host_keys = self.host_keys(&mut root);
+        let vault = self.vault(&mut root);
+        let limits = self.limits(&mut root);
+        let persons: Vec<Person> = root.tables("person").into_iter().filter_map(|table| self.person(table)).collect();
+        let targets: Vec<Target> = root.tables("target").into_iter().filter_map(|table| self.target(table)).collect();
+        let access: Vec<AccessDraft> = root.tables("access").into_iter().map(|table| self.access(table)).collect();
+        root.finish();
+
+        let node_key =
+            node_key.and_then(|path| self.agreed(path.line, load_node_key(&path.value)).zip(Some(path.line)));
+        if let (Some(node), Some((key, line))) = (&node, &node_key)
+            && node.value != key.name()
+        {
+            let what = format!("node key belongs to {:?}, this node is {:?}", key.name(), node.value);
+            self.reader.complain(*line, what, "name the key of this node: its log is signed under that name");
+        }
+        check::persons(self.reader, &persons);
+        check::targets(self.reader, &targets);
+        let access = check::access(self.reader, access, &persons, &targets);
+        let key = node_key.as_ref().map(|(key, _)| key);
+        check::one_key_one_purpose(self.reader, key, &host_keys, &targets);
+        check::places(self.reader, state_dir.as_ref(), vault.as_ref().map(|(dir, _)| dir));
+
+        Some(Config {
+            file: file.to_owned(),
+            node: node?.value,
+            state_dir: state_dir?.value,
+            vault: vault?.1,
+            durability: durability?,
+            encryption: encryption?,
+            listen: listen?,
+            host_keys: host_keys.into_iter().map(|key| key.value).collect(),
+            node_key: node_key?.0,
+            limits: limits?,
+            notice: notice?,
+            persons,
+            targets: targets.into_iter().map(Arc::new).collect(),
+            access,
+            hash: *blake3::hash(text.as_bytes()).as_bytes(),
+        })
+    }
+
+    fn durability(&self, root: &mut Fields<'_, '_>) -> Option<Durability> {
+        let Some(text) = root.text("durability") else { return Some(Durability::default()) };
+        let all = [Durability::Strict, Durability::Causal, Durability::Process];
+        let known = all.into_iter().find(|durability| durability.name() == text.value);
+        if known.is_none() {
+            let what = format!("durability {:?} is not known", text.value);
+            self.reader.complain(text.line, what, "write \"strict\", \"causal\" or \"process\"");
+        }
+        known
+    }
+
+    fn encryption(&self, root: &mut Fields<'_, '_>) -> Option<Encryption> {
+        let remedy = "write encryption = \"none\" to accept that recordings are readable by whoever reads the vault";
+        let text = root.required_text("encryption", remedy)?;
+        if text.value != "none" {
+            let what = format!("encryption {:?} is not known to this version", text.value);
+            self.reader.complain(text.line, what, remedy);
+            return None;
+        }
+        Some(Encryption::None)
+    }
+
+    fn notice(&self, root: &mut Fields<'_, '_>) -> Option<String> {
+        let (line, text) = match root.text("notice") {
+            Some(text) => (text.line, text.value),
+            None => (0, NOTICE.to_owned()),
+        };
+        let text = text.trim_end();
+        let bad = |c: char| c.is_control() && c != '\n' && c != '\t';
+        if text.is_empty() || text.len() > NOTICE_LEN_MAX || text.contains(bad) {
+            let what = format!("notice is empty, over {NOTICE_LEN_MAX} bytes or has control characters in it");
+            self.reader.complain(line, what, "write a few plain lines: people are told that they are recorded");
+            return None;
+        }
+        // RFC 4252 §5.4: the banner consists of lines separated by CR LF pairs.
+        Some(format!("{}\r\n", text.replace('\n', "\r\n")))
+    }
+
+    fn listen(&self, root: &mut Fields<'_, '_>) -> Option<Listen> {
+        let remedy = "write [listen] and ssh = [\"127.0.0.1:2222\"]";
+        let Some(mut table) = root.table("listen") else {
+            root.missing("listen", remedy);
+            return None;
+        };
+        let texts = table.texts("ssh");
+        if texts.is_empty() {
+            table.missing("ssh", "write ssh = [\"127.0.0.1:2222\"]");
+        }
+        let mut ssh: Vec<SocketAddr> = Vec::new();
+        for text in texts {
+            match text.value.parse::<SocketAddr>() {
+                Ok(addr) if ssh.contains(&addr) && addr.port() != 0 => {
+                    self.reader.complain(text.line, format!("listen.ssh has {addr} twice"), "remove one of the two");
+                }
+                Ok(addr) => ssh.push(addr),
+                Err(_) => {
+                    let what = format!("listen.ssh has no address and port: {:?}", text.value);
+                    self.reader.complain(text.line, what, "write ADDRESS:PORT with numbers, IPv6 in brackets");
+                }
+            }
+        }
+        table.finish();
+        (!ssh.is_empty()).then_some(Listen { ssh })
+    }
+
+    fn host_keys(&self, root: &mut Fields<'_, '_>) -> Vec<Located<KeyFile>> {
+        let paths = root.texts("host_keys");
+        if paths.is_empty() {
+            root.missing("host_keys", "write host_keys = [\"keys/ssh_host_ed25519_key\"]");
+        }
+        let mut keys: Vec<Located<KeyFile>> = Vec::new();
+        for path in paths {
+            let line = path.line;
+            let Some(path) = self.path(Some(path)) else { continue };
+            let Some(key) = self.agreed(line, load_private_key(&path.value)) else { continue };
+            // Clients choose by algorithm, so a second key of the same kind would never be shown to anybody.
+            if keys.iter().any(|known| known.value.key.algorithm() == key.key.algorithm()) {
+                let what = format!("host_keys has two keys of type {}", key.key.algorithm());
+                self.reader.complain(line, what, "keep one key of each type");
+            }
+            keys.push(Located { line, value: key });
+        }
+        keys
+    }
+
+    fn vault(&self, root: &mut Fields<'_, '_>) -> Option<(Located<PathBuf>, VaultConfig)> {
+        let Some(mut table) = root.table("vault") else {
+            root.missing("vault", "write [vault] and dir = \"vault\"");
+            return None;
+        };
+        let dir = self.path(table.required_text("dir", "name a directory for finished recordings"));
+        let immutable = table.boolean("immutable").is_some_and(|immutable| immutable.value);
+        let retain = table.duration("retain", DAY..=DAY * 36_500).map_or(DAY * 400, |retain| retain.value);
+        table.finish();
+        let dir = dir?;
+        let config = VaultConfig { dir: dir.value.clone(), immutable, retain };
+        Some((dir, config))
+    }
+
+    fn limits(&self, root: &mut Fields<'_, '_>) -> Option<Limits> {
+        let mut limits = Limits::default();
+        let Some(mut table) = root.table("limits") else { return Some(limits) };
+        let second = Duration::from_secs(1);
+        let mut duration = |field, at: &mut Duration, max: u64| {
+            if let Some(value) = table.duration(field, second..=Duration::from_secs(max)) {
+                *at = value.value;
+            }
+        };
+        duration("login_grace", &mut limits.login_grace, 600);
+        duration("keepalive", &mut limits.keepalive, 3600);
+        duration("tcp_user_timeout", &mut limits.tcp_user_timeout, 3600);
+        duration("dial", &mut limits.dial, 600);
+        duration("reply", &mut limits.reply, 600);
+        duration("drain", &mut limits.drain, 24 * 3600);
+        number(&mut table, "attempts", &mut limits.attempts, 100);
+        number(&mut table, "probes", &mut limits.probes, 1_000);
+        number(&mut table, "preauth_per_source", &mut limits.preauth_per_source, 100_000);
+        number(&mut table, "preauth_global", &mut limits.preauth_global, 100_000);
+        number(&mut table, "sessions", &mut limits.sessions, 100_000);
+        number(&mut table, "sessions_per_person", &mut limits.sessions_per_person, 100_000);
+        number(&mut table, "channels", &mut limits.channels, 1_000);
+        number(&mut table, "keepalive_count", &mut limits.keepalive_count, 100);
+        bytes(&mut table, "backlog", &mut limits.backlog, 64 << 10, 1 << 30);
+        bytes(&mut table, "backlog_max", &mut limits.backlog_max, 1 << 20, 4 << 30);
+        bytes(&mut table, "journal", &mut limits.journal, 64 << 20, 16 << 40);
+        if limits.backlog_max < limits.backlog {
+            let what = "limits.backlog_max is below limits.backlog";
+            table.complain(what, "write a backlog_max of several times the backlog");
+        }
+        if table.has("env") {
+            limits.env = self.env(&mut table);
+        }
+        table.finish();
+        Some(limits)
+    }
+
+    fn env(&self, table: &mut Fields<'_, '_>) -> Vec<String> {
+        let mut names = Vec::new();
+        for name in table.texts("env") {
+            let stem = name.value.strip_suffix('*').unwrap_or(&name.value);
+            let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+            if stem.is_empty() || stem.len() > NAME_LEN_MAX || !stem.bytes().all(fits) {
+                let what = format!("limits.env has no name of a variable: {:?}", name.value);
+                self.reader.complain(
+                    name.line,
+                    what,
+                    "write names of letters, digits and _, with * at most at the end",
+                );
+            } else {
+                names.push(name.value);
+            }
+        }
+        names
+    }
+
+    fn person(&self, mut table: Fields<'_, '_>) -> Option<Person> {
+        let line = table.line();
+        let name = table.required_text("name", "name the person, such as name = \"alice\"");
+        let name = name.filter(|name| self.name("person.name", name));
+        let lines = self.list(&mut table, "keys");
+        if lines.is_empty() {
+            table.missing("keys", "list their public keys, the lines of their .pub files");
+        }
+        let keys = self.public_keys("person.keys", lines);
+        let mut duties = Vec::new();
+        for duty in table.texts("duties") {
+            match Duty::ALL.iter().find(|(known, _)| *known == duty.value) {
+                Some((_, known)) if duties.contains(known) => {
+                    self.reader.complain(duty.line, format!("duty {:?} is listed twice", duty.value), "remove one");
+                }
+                Some((_, known)) => duties.push(*known),
+                None => {
+                    let what = format!("duty {:?} is not known", duty.value);
+                    let known: Vec<&str> = Duty::ALL.iter().map(|(name, _)| *name).collect();
+                    self.reader.complain(duty.line, what, format!("write some of {}", known.join(", ")));
+                }
+            }
+        }
+        table.finish();
+        Some(Person { name: name?.value, keys, duties, line })
+    }
+
+    fn target(&self, mut table: Fields<'_, '_>) -> Option<Target> {
+        let line = table.line();
+        let name = table.required_text("name", "name the target, such as name = \"web1\"");
+        let name = name.filter(|name| self.name("target.name", name));
+        let aliases = self.list(&mut table, "aliases").into_iter().filter(|alias| self.name("target.aliases", alias));
+        let aliases = aliases.map(|alias| alias.value).collect();
+        let kind = table.required_text("kind", "write kind = \"ssh\"");
+        let kind = kind.and_then(|kind| self.kind(&kind));
+        let address = table.required_text("address", "write address = \"HOST:PORT\"");
+        let address = address.and_then(|address| self.address(&address));
+        let pins = self.list(&mut table, "host_keys");
+        if pins.is_empty() {
+            table.missing("host_keys", "pin the target's host key; `casemate target add` scans and shows it");
+        }
+        let host_keys = self.public_keys("target.host_keys", pins);
+        let tables = table.tables("role");
+        if tables.is_empty() {
+            table.missing("role", "add a [[target.role]] with login and key_file");
+        }
+        if tables.len() > LIST_LEN_MAX {
+            let what = format!("target has {} roles, over the limit of {LIST_LEN_MAX}", tables.len());
+            table.complain(what, "leave out what nobody uses");
+        }
+        let mut roles: Vec<Role> = Vec::new();
+        for role in tables {
+            let at = role.line();
+            let Some(role) = self.role(role) else { continue };
+            if roles.iter().any(|known| known.login == role.login) {
+                self.reader.complain(at, format!("role {:?} is listed twice", role.login), "remove one of the two");
+            }
+            roles.push(role);
+        }
+        table.finish();
+        let (host, port) = address?;
+        Some(Target { name: name?.value, aliases, host, port, kind: kind?, host_keys, roles, line })
+    }
+
+    fn kind(&self, kind: &Located<String>) -> Option<TargetKind> {
+        if kind.value == "ssh" {
+            return Some(TargetKind::Ssh);
+        }
+        self.reader.complain(kind.line, format!("kind {:?} is not known", kind.value), "write kind = \"ssh\"");
+        None
+    }
+
+    fn address(&self, address: &Located<String>) -> Option<(String, u16)> {
+        let parsed = split_address(&address.value);
+        if parsed.is_none() {
+            let what = format!("address {:?} is no host and port", address.value);
+            self.reader.complain(address.line, what, "write HOST:PORT, IPv6 in brackets, such as \"192.0.2.7:22\"");
+        }
+        parsed
+    }
+
+    fn role(&self, mut table: Fields<'_, '_>) -> Option<Role> {
+        let login = table.required_text("login", "write the login name at the target");
+        let login = login.filter(|login| self.name("target.role.login", login));
+        let path = table.required_text("key_file", "name the private key that opens this login");
+        table.finish();
+        let path = self.path(path)?;
+        let key = self.agreed(path.line, load_private_key(&path.value))?;
+        Some(Role { login: login?.value, auth: TargetAuth::Key(key) })
+    }
+
+    fn access(&self, mut table: Fields<'_, '_>) -> AccessDraft {
+        let line = table.line();
+        let person = table.required_text("person", "name a person of this file");
+        let targets = self.list(&mut table, "targets");
+        if targets.is_empty() {
+            table.missing("targets", "name targets of this file");
+        }
+        let roles = self.list(&mut table, "roles");
+        if roles.is_empty() {
+            table.missing("roles", "name logins of these targets");
+        }
+        let reason = table.text("reason").map_or_else(
+            || "standing access".to_owned(),
+            |reason| {
+                if reason.value.len() > REASON_LEN_MAX || reason.value.contains(char::is_control) {
+                    let what = format!("reason is over {REASON_LEN_MAX} bytes or has control characters in it");
+                    self.reader.complain(reason.line, what, "write one plain line");
+                }
+                reason.value
+            },
+        );
+        table.finish();
+        AccessDraft { person, targets, roles, reason, line }
+    }
+
+    fn list(&self, table: &mut Fields<'_, '_>, field: &'static str) -> Vec<Located<String>> {
+        let items = table.texts(field);
+        if let Some(first) = items.first().filter(|_| items.len() > LIST_LEN_MAX) {
+            let what = format!("{field} has {} items, over the limit of {LIST_LEN_MAX}", items.len());
+            self.reader.complain(first.line, what, "split it");
+        }
+        items
+    }
+
+    fn public_keys(&self, field: &str, lines: Vec<Located<String>>) -> Vec<PublicKey> {
+        let mut keys: Vec<PublicKey> = Vec::new();
+        for line in lines {
+            match parse_public_key(&line.value) {
+                Ok(key) if keys.iter().any(|known| super::keys::same(known, &key)) => {
+                    self.reader.complain(line.line, format!("{field} has a key twice"), "remove one of the two");
+                }
+                Ok(key) => keys.push(key),
+                Err(objection) => {
+                    self.reader.complain(line.line, format!("{field}: {}", objection.what), objection.remedy);
+                }
+            }
+        }
+        keys
+    }
+
+    fn name(&self, field: &str, name: &Located<String>) -> bool {
+        let fits = is_name(&name.value);
+        if !fits {
+            let shown: String = name.value.chars().take(NAME_LEN_MAX + 1).collect();
+            self.reader.complain(name.line, format!("{field} is no name: {shown:?}"), format!("write {NAME_FORM}"));
+        }
+        fits
+    }
+
+    fn path(&self, text: Option<Located<String>>) -> Option<Located<PathBuf>> {
+        let text = text?;
+        if text.value.is_empty() || text.value.contains('\0') {
+            self.reader.complain(text.line, format!("not a path: {:?}", text.value), "name a file or directory");
+            return None;
+        }
+        Some(text.map(|text| self.base.join(text)))
+    }
+
+    fn agreed<T>(&self, line: usize, result: Result<T, Objection>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(objection) => {
+                self.reader.complain(line, objection.what, objection.remedy);
+                None
+            }
+        }
+    }
+}
+
+fn number<T: TryFrom<u64>>(table: &mut Fields<'_, '_>, field: &'static str, at: &mut T, max: u64) {
+    if let Some(value) = table.uint(field, 1..=max).and_then(|value| T::try_from(value.value).ok()) {
+        *at = value;
+    }
+}
+
+fn bytes<T: TryFrom<u64>>(table: &mut Fields<'_, '_>, field: &'static str, at: &mut T, min: u64, max: u64) {
+    if let Some(value) = table.bytes(field, min..=max).and_then(|value| T::try_from(value.value).ok()) {
+        *at = value;
+    }
+}
+
+/// An access line before its names are looked up.
+pub(super) struct AccessDraft {
+    pub(super) person: Option<Located<String>>,
+    pub(super) targets: Vec<Located<String>>,
+    pub(super) roles: Vec<Located<String>>,
+    pub(super) reason: String,
+    pub(super) line: usize,
+}
+
+impl AccessDraft {
+    pub(super) fn accept(self, person: String, targets: Vec<String>, roles: Vec<String>) -> Access {
+        Access { person, targets, roles, reason: self.reason, line: self.line }
+    }
+}
+
+/// Splits `host:port`. The host is an IP address, IPv6 in brackets, or a DNS name; the port is not zero.
+pub fn split_address(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    // "+22" parses as a number too.
+    if !port.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+    if let Some(inner) = host.strip_prefix('[') {
+        let v6: std::net::Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some((v6.to_string(), port));
+    }
+    let label = |label: &str| {
+        let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && label.bytes().all(fits)
+    };
+    (host.len() <= 253 && host.split('.').all(label)).then(|| (host.to_owned(), port))
+}

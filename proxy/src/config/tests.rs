@@ -1,0 +1,359 @@
+//! Every mistake gets its line and its remedy, and none of them panics.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::testing::{ALICE, BOB, Home, SAMPLE, WEB1, chmod};
+
+/// An RSA public key line with a modulus of that many bits; nobody ever checks its factors here.
+fn rsa(bits: usize) -> String {
+    use base64::Engine as _;
+    let mut modulus = vec![0u8];
+    modulus.resize(1 + bits / 8, 0xff);
+    let mut blob = Vec::new();
+    for part in [b"ssh-rsa".as_slice(), &[1, 0, 1], &modulus] {
+        blob.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
+        blob.extend_from_slice(part);
+    }
+    format!("ssh-rsa {} old", base64::engine::general_purpose::STANDARD.encode(blob))
+}
+
+fn problems(home: &Home, text: &str) -> Vec<Problem> {
+    match home.load(text) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Invalid { problems, .. }) => {
+            assert!(!problems.is_empty(), "refused without a reason: {text}");
+            problems
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn the_sample_is_read_whole() {
+    let home = Home::new();
+    let config = home.load(SAMPLE).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.node, "bastion-1");
+    assert_eq!(config.state_dir, home.path("state"));
+    assert_eq!(
+        config.vault,
+        VaultConfig { dir: home.path("vault"), immutable: false, retain: Duration::from_secs(400 * 86_400) }
+    );
+    assert_eq!((config.durability, config.encryption), (Durability::Causal, Encryption::None));
+    assert_eq!(config.listen.ssh, ["127.0.0.1:2222".parse().unwrap()]);
+    assert_eq!(config.notice, "Recorded.\r\n");
+    assert_eq!(config.persons.iter().map(|person| person.name.as_str()).collect::<Vec<_>>(), ["alice", "bob"]);
+    assert_eq!(config.persons[0].duties, [Duty::Admin]);
+    assert_eq!(config.targets[1].address(), "[2001:db8::7]:2022");
+    assert_eq!(config.targets[0].roles.len(), 2);
+    // An access line may use an alias; it is kept under the name.
+    assert_eq!(config.access[0].targets, ["web1", "web2"]);
+    let text = std::fs::read(home.path("casemate.toml")).unwrap();
+    assert_eq!(config.hash, *blake3::hash(&text).as_bytes());
+    assert!(
+        config.limits.env_passes("LC_ALL") && config.limits.env_passes("LANG") && !config.limits.env_passes("LANGUAGE")
+    );
+    assert!(!config.limits.env_passes("LD_PRELOAD"));
+}
+
+#[test]
+fn what_is_left_out_has_its_default_and_lets_nobody_in() {
+    let home = Home::new();
+    let (head, _) = SAMPLE.split_once("[limits]").unwrap();
+    let text = head.replace("durability = \"causal\"\n", "").replace("notice = \"Recorded.\"\n", "");
+    let config = home.load(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.durability, Durability::Causal);
+    assert!(config.notice.contains("recorded"));
+    assert!(config.persons.is_empty() && config.targets.is_empty() && config.access.is_empty());
+}
+
+/// What is replaced in the sample, by what, and the line and words of a complaint that must be among the answers.
+struct Bad(&'static str, &'static str, usize, &'static [&'static str]);
+
+#[test]
+fn every_bad_value_is_refused_with_its_line_and_remedy() {
+    let home = Home::new();
+    let cases = [
+        // Syntax and shape.
+        Bad("node = \"bastion-1\"", "node = bastion-1", 1, &["not TOML", "correct the syntax"]),
+        Bad("[limits]", "[limits", 17, &["not TOML"]),
+        Bad("[limits]", "[vault]", 17, &["not TOML"]),
+        Bad("attempts = 6", "attempts = 6\nattempts = 7", 20, &["not TOML"]),
+        Bad("node = ", "nodes = ", 1, &["unknown field \"nodes\"", "did you mean node?"]),
+        Bad("attempts = 6", "attempt = 6", 19, &["unknown field limits.\"attempt\"", "did you mean attempts?"]),
+        Bad("duties = [\"admin\"]", "admin = true", 26, &["unknown field person.\"admin\"", "known here: name, keys"]),
+        Bad("reason = \"on call\"", "grant = 7", 62, &["unknown field access.\"grant\"", "remove it"]),
+        Bad(
+            "[[target.role]]\nlogin = \"root\"",
+            "[[target.roles]]\nlogin = \"root\"",
+            40,
+            &["unknown field target.\"roles\"", "did you mean role?"],
+        ),
+        Bad("[listen]\n", "[[listen]]\n", 9, &["listen has the wrong type", "[listen]"]),
+        Bad("[[person]]\nname = \"bob\"", "[person]\nname = \"bob\"", 28, &["not TOML"]),
+        // Missing.
+        Bad("node = \"bastion-1\"\n", "", 1, &["node is missing", "name this node"]),
+        Bad("state_dir = \"state\"\n", "", 1, &["state_dir is missing", "name a directory"]),
+        Bad("node_key = \"keys/node.key\"\n", "", 1, &["node_key is missing", "casemate init"]),
+        Bad("encryption = \"none\"\n", "", 1, &["encryption is missing", "write encryption = \"none\""]),
+        Bad("host_keys = [\"keys/host\"]\n", "", 1, &["host_keys is missing", "write host_keys"]),
+        Bad("[listen]\nssh = [\"127.0.0.1:2222\"]\n", "", 1, &["listen is missing", "write [listen]"]),
+        Bad("ssh = [\"127.0.0.1:2222\"]", "ssh = []", 9, &["listen.ssh is missing", "write ssh ="]),
+        Bad("dir = \"vault\"\n", "", 12, &["vault.dir is missing", "name a directory"]),
+        Bad("name = \"alice\"\n", "", 23, &["person.name is missing", "name the person"]),
+        Bad("keys = [\"@ALICE\"]", "keys = []", 23, &["person.keys is missing", ".pub"]),
+        Bad(
+            "host_keys = [\"@WEB1\"]\n\n[[target.role]]\nlogin = \"root\"",
+            "[[target.role]]\nlogin = \"root\"",
+            33,
+            &["target.host_keys is missing", "casemate target add"],
+        ),
+        Bad("login = \"root\"\n", "", 40, &["target.role.login is missing", "login name"]),
+        Bad("person = \"bob\"\n", "", 64, &["access.person is missing", "name a person"]),
+        Bad("targets = [\"web1\"]\n", "", 64, &["access.targets is missing", "name targets"]),
+        Bad("roles = [\"deploy\"]\n", "", 64, &["access.roles is missing", "name logins"]),
+        // Types and bounds.
+        Bad("node = \"bastion-1\"", "node = 1", 1, &["node has the wrong type", "text in quotes"]),
+        Bad("immutable = false", "immutable = \"no\"", 14, &["vault.immutable has the wrong type", "true or false"]),
+        Bad(
+            "durability = \"causal\"",
+            "durability = \"fast\"",
+            4,
+            &["durability \"fast\" is not known", "\"strict\", \"causal\" or \"process\""],
+        ),
+        Bad("encryption = \"none\"", "encryption = \"off\"", 5, &["encryption \"off\"", "write encryption = \"none\""]),
+        Bad("retain = \"400d\"", "retain = \"0d\"", 15, &["vault.retain is not a duration from 1d", "such as \"20s\""]),
+        Bad("retain = \"400d\"", "retain = 400", 15, &["vault.retain has the wrong type"]),
+        Bad("login_grace = \"20s\"", "login_grace = \"0s\"", 18, &["limits.login_grace is not a duration"]),
+        Bad("attempts = 6", "attempts = 0", 19, &["limits.attempts is out of bounds", "from 1 to 100"]),
+        Bad("attempts = 6", "attempts = -1", 19, &["limits.attempts is out of bounds"]),
+        Bad("attempts = 6", "attempts = 99999999999999999999", 19, &["attempts"]),
+        Bad("backlog = \"4MiB\"", "backlog = \"4MB\"", 20, &["limits.backlog is not a size", "such as \"4MiB\""]),
+        Bad("backlog = \"4MiB\"", "backlog = \"256MiB\"", 17, &["backlog_max is below", "several times"]),
+        Bad("\"LC_*\"", "\"LC_*_X\"", 21, &["limits.env has no name", "* at most at the end"]),
+        Bad("\"LC_*\"", "\"*\"", 21, &["limits.env has no name"]),
+        Bad("\"127.0.0.1:2222\"", "\"localhost\"", 10, &["no address and port", "ADDRESS:PORT"]),
+        Bad("\"127.0.0.1:2222\"", "\"127.0.0.1:2222\", \"127.0.0.1:2222\"", 10, &["twice"]),
+        Bad("\"127.0.0.1:2222\"", "\"127.0.0.1:70000\"", 10, &["no address and port"]),
+        Bad("notice = \"Recorded.\"", "notice = \"\"", 6, &["notice is empty", "plain lines"]),
+        Bad("notice = \"Recorded.\"", "notice = \"\\u001b[2J\"", 6, &["control characters"]),
+        Bad("reason = \"on call\"", "reason = \"on\\ncall\"", 62, &["reason is over", "one plain line"]),
+        // Names.
+        Bad("node = \"bastion-1\"", "node = \"Bastion\"", 1, &["node is no name: \"Bastion\"", "a lower-case letter"]),
+        Bad("name = \"alice\"", "name = \"alice+root\"", 24, &["person.name is no name"]),
+        Bad("name = \"alice\"", "name = \"$(id)\"", 24, &["person.name is no name"]),
+        Bad("aliases = [\"www\"]", "aliases = [\"10.0.0.7\"]", 35, &["target.aliases is no name"]),
+        Bad("login = \"root\"", "login = \"-oProxyCommand\"", 41, &["target.role.login is no name"]),
+        Bad("name = \"bob\"", "name = \"alice\"", 28, &["person \"alice\" is already on line 23", "join the two"]),
+        Bad("name = \"web2\"", "name = \"web1\"", 48, &["\"web1\" is already taken on line 33", "unique"]),
+        Bad("name = \"web2\"", "name = \"www\"", 48, &["\"www\" is already taken"]),
+        Bad("aliases = [\"www\"]", "aliases = [\"www\", \"www\"]", 33, &["\"www\" is already taken"]),
+        Bad("aliases = [\"www\"]", "aliases = [\"web1\"]", 33, &["\"web1\" is already taken"]),
+        Bad("login = \"root\"", "login = \"deploy\"", 44, &["role \"deploy\" is listed twice"]),
+        // Persons and their keys.
+        Bad(
+            "duties = [\"auditor\"]",
+            "duties = [\"root\"]",
+            31,
+            &["duty \"root\" is not known", "admin, auditor, approver, reviewer"],
+        ),
+        Bad("duties = [\"auditor\"]", "duties = [\"auditor\", \"auditor\"]", 31, &["listed twice"]),
+        Bad("\"@ALICE\"", "\"\"", 25, &["person.keys: not a public key", ".pub"]),
+        Bad("\"@ALICE\"", "\"AAAAC3\"", 25, &["person.keys: not a public key"]),
+        Bad("\"@ALICE\"", "\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\"", 25, &["person.keys: not a public key"]),
+        Bad("\"@ALICE\"", "\"no-pty @ALICE\"", 25, &["person.keys: not a public key", "without options"]),
+        Bad(
+            "\"@ALICE\"",
+            "\"ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIGnCJJgOcfJKIM1qo+iXRDYRgyzLOagjUaz8S6nF9vNK\"",
+            25,
+            &["not a public key"],
+        ),
+        Bad("\"@ALICE\"", "\"ssh-dss AAAAB3NzaC1kc3MAAACB\"", 25, &["DSA keys are refused", "ssh-keygen -t ed25519"]),
+        Bad(
+            "\"@ALICE\"",
+            "\"ssh-ed25519-cert-v01@openssh.com AAAA\"",
+            25,
+            &["a certificate is no key", "plain public key"],
+        ),
+        Bad("\"@ALICE\"", "\"-----BEGIN OPENSSH PRIVATE KEY-----\"", 25, &["this is a private key", "public half"]),
+        Bad("\"@ALICE\"", "\"@ALICE\", \"@ALICE\"", 25, &["key twice"]),
+        Bad("\"@BOB\"", "\"@ALICE\"", 28, &["\"alice\" and \"bob\" share the key SHA256:", "of their own"]),
+        // Targets.
+        Bad(
+            "kind = \"ssh\"\naddress = \"192",
+            "kind = \"telnet\"\naddress = \"192",
+            36,
+            &["kind \"telnet\" is not known", "write kind = \"ssh\""],
+        ),
+        Bad("192.0.2.7:22", "192.0.2.7", 37, &["no host and port", "HOST:PORT"]),
+        Bad("192.0.2.7:22", "192.0.2.7:0", 37, &["no host and port"]),
+        Bad("192.0.2.7:22", "web1 :22", 37, &["no host and port"]),
+        Bad("192.0.2.7:22", "-web1:22", 37, &["no host and port"]),
+        Bad("[2001:db8::7]:2022", "2001:db8::7:2022", 51, &["no host and port", "brackets"]),
+        Bad("[2001:db8::7]:2022", "[fe80::1%eth0]:22", 51, &["no host and port"]),
+        // Access.
+        Bad("person = \"bob\"", "person = \"carol\"", 65, &["unknown person \"carol\"", "add a [[person]]"]),
+        Bad("targets = [\"web1\"]", "targets = [\"web3\"]", 66, &["unknown target \"web3\"", "add a [[target]]"]),
+        Bad(
+            "roles = [\"deploy\"]",
+            "roles = [\"nobody\"]",
+            67,
+            &["\"nobody\" that none of its targets has", "add a [[target.role]]"],
+        ),
+        // Files and directories.
+        Bad("keys/host\"", "keys/none\"", 7, &["cannot open", "check the path"]),
+        Bad("keys/host\"", "\"", 7, &["not a path"]),
+        Bad("keys/host\"", "keys/node.key\"", 7, &["no private SSH key", "ssh-keygen"]),
+        Bad("keys/host\"", "keys/target\"", 33, &["also a host key", "make another one"]),
+        Bad("keys/host\"]", "keys/host\", \"keys/target\"]", 7, &["two keys of type", "one key of each"]),
+        Bad("keys/node.key", "keys/host", 3, &["is no node key", "casemate init"]),
+        Bad("node = \"bastion-1\"", "node = \"bastion-2\"", 3, &["belongs to \"bastion-1\"", "key of this node"]),
+        Bad("keys/target", "keys", 42, &["no regular file", "name the key file"]),
+        Bad("state_dir = \"state\"", "state_dir = \"none\"", 2, &["cannot use", "mkdir -m 700"]),
+        Bad("state_dir = \"state\"", "state_dir = \"keys/host\"", 2, &["is no directory"]),
+        Bad("dir = \"vault\"", "dir = \"state\"", 13, &["lie in one another", "side by side"]),
+        Bad("dir = \"vault\"", "dir = \".\"", 13, &["lie in one another"]),
+    ];
+    assert!(cases.len() >= 40);
+    let mut missed = Vec::new();
+    for Bad(from, to, line, words) in &cases {
+        assert!(SAMPLE.contains(from), "the sample has no {from:?}");
+        let found = problems(&home, &SAMPLE.replacen(from, to, 1));
+        let fits = |problem: &Problem| {
+            let text = problem.to_string();
+            problem.line == *line && !problem.remedy.is_empty() && words.iter().all(|word| text.contains(word))
+        };
+        if !found.iter().any(fits) {
+            missed.push(format!("{to:?} must give line {line} and {words:?}, gave {found:#?}"));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let home = Home::new();
+    let text = SAMPLE
+        .replace("node = \"bastion-1\"", "node = 1")
+        .replace("encryption = \"none\"\n", "")
+        .replace("duties = [\"admin\"]", "duties = [\"root\"]")
+        .replace("person = \"bob\"", "person = \"carol\"");
+    let error = home.load(&text).err().unwrap().to_string();
+    for words in ["node has the wrong type", "encryption is missing", "duty \"root\"", "unknown person \"carol\""] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    let file = home.path("casemate.toml");
+    for line in error.lines() {
+        let rest = line.strip_prefix(&format!("{}:", file.display())).unwrap_or_else(|| panic!("{line}"));
+        let (number, _) = rest.split_once(": ").unwrap();
+        assert!(number.parse::<usize>().is_ok() && rest.contains("; "), "{line}");
+    }
+}
+
+#[test]
+fn rsa_keys_have_bounds() {
+    let home = Home::new();
+    for (bits, fine) in [(1024, false), (2040, false), (2048, true), (4096, true), (8192, true), (8200, false)] {
+        let found = problems(&home, &SAMPLE.replace("@ALICE", &rsa(bits)));
+        let refused = found.iter().any(|problem| problem.what.contains(&format!("RSA key of {bits} bits")));
+        assert_eq!((found.is_empty(), refused), (fine, !fine), "{bits}: {found:?}");
+    }
+}
+
+#[test]
+fn a_key_file_that_others_can_use_is_refused_with_the_command() {
+    let home = Home::new();
+    let cases: [(&str, u32, &str); 7] = [
+        ("keys/host", 0o644, "run: chmod 600 "),
+        ("keys/node.key", 0o640, "run: chmod 600 "),
+        ("keys/target", 0o604, "run: chmod 600 "),
+        ("keys", 0o770, "run: chmod go-w "),
+        ("state", 0o755, "run: chmod 700 "),
+        ("vault", 0o755, "run: chmod 750 "),
+        ("vault", 0o770, "run: chmod 750 "),
+    ];
+    for (name, mode, words) in cases {
+        let path = home.path(name);
+        let before = std::fs::metadata(&path).unwrap().permissions();
+        chmod(&path, mode);
+        let found = problems(&home, SAMPLE);
+        let command = format!("{words}{}", path.display());
+        assert!(found.iter().any(|problem| problem.remedy == command), "{name} {mode:o}: {found:#?}");
+        std::fs::set_permissions(&path, before).unwrap();
+    }
+    assert!(problems(&home, SAMPLE).is_empty());
+}
+
+#[test]
+fn a_linked_key_file_is_refused() {
+    let home = Home::new();
+    symlink(home.path("keys/host"), home.path("keys/link")).unwrap();
+    let found = problems(&home, &SAMPLE.replace("keys/host\"", "keys/link\""));
+    assert!(found.iter().any(|problem| problem.line == 7 && problem.what.contains("symbolic link")), "{found:#?}");
+}
+
+#[test]
+fn any_cut_and_any_flipped_byte_ends_in_an_answer() {
+    let home = Home::new();
+    let text = SAMPLE.replace("@ALICE", ALICE).replace("@BOB", BOB).replace("@WEB1", WEB1);
+    let file = home.path("casemate.toml");
+    for at in (0..text.len()).step_by(7) {
+        std::fs::write(&file, &text.as_bytes()[..at]).unwrap();
+        let _ = Config::load(&file);
+        let mut bytes = text.clone().into_bytes();
+        bytes[at] = bytes[at].wrapping_add(u8::try_from(at % 255).unwrap() + 1);
+        std::fs::write(&file, bytes).unwrap();
+        let _ = Config::load(&file);
+    }
+}
+
+#[test]
+fn what_is_no_text_file_is_an_error() {
+    let home = Home::new();
+    let file = home.path("casemate.toml");
+    std::fs::write(&file, b"node = \"\xff\"").unwrap();
+    assert!(Config::load(&file).err().unwrap().to_string().ends_with(":1: not UTF-8; save it as UTF-8 text"));
+    assert!(matches!(Config::load(&home.path("nowhere")), Err(ConfigError::Read { .. })));
+    assert!(matches!(Config::load(&home.path("keys")), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn the_snapshot_fits_its_events_and_holds_no_key() {
+    use casemate_recorder::transcript::event::{EVENT_LEN_MAX, Value, config as field, encode};
+    let home = Home::new();
+    let aliases: Vec<String> = (0..900).map(|n| format!("\"{}{n:04}\"", "a".repeat(60))).collect();
+    let text = SAMPLE.replace("[\"www\"]", &format!("[{}]", aliases.join(","))).replace("\"www\", ", "\"web1\", ");
+    let lines = "\n[[access]]\nperson = \"bob\"\ntargets = [\"web1\"]\nroles = [\"deploy\"]\n".repeat(4_000);
+    let config = home.load(&(text + &lines)).unwrap_or_else(|error| panic!("{error}"));
+    let events = config.events("start");
+    let mut access = 0;
+    for event in &events {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, u64::MAX, u64::MAX, event);
+        assert!(bytes.len() < EVENT_LEN_MAX);
+        assert_eq!(event.get(field::HASH), Some(&Value::Bytes(config.hash.to_vec().into())));
+        if let Some(Value::List(lines)) = event.get(field::ACCESS) {
+            access += lines.len();
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("PRIVATE") && !text.contains("AAAAC3"), "{text}");
+    }
+    assert_eq!(access, config.access.len());
+    assert_eq!(events[0].get(field::CAUSE), Some(&Value::Text("start".to_owned())));
+}
+
+#[test]
+fn the_example_passes_the_check_and_shows_the_defaults() {
+    let home = Home::new();
+    home.make_key("keys/ssh_host_ed25519_key");
+    home.make_key("keys/target_ed25519_key");
+    let text = include_str!("../../../casemate.example.toml");
+    let config = home.load(text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!((config.persons.len(), config.targets.len(), config.access.len()), (2, 1, 1));
+    assert_eq!(config.notice.matches("\r\n").count(), 2);
+    for field in ["alias", "reason", "immutable", "retain", "durability", "notice"] {
+        assert!(text.contains(field), "{field} is not explained");
+    }
+}

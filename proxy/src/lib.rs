@@ -1,0 +1,17 @@
+//! The daemon `casemate`: sockets, protocols and policy.
+//!
+//! The path of one byte leads through these modules in this order: `server` accepts, `ssh` speaks, [`policy`] decides,
+//! `target` dials, the recorder records, `ssh` forwards.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod init;
+pub mod policy;
+pub mod reload;
+pub mod server;
+pub mod session;
+pub mod ssh;
+pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;

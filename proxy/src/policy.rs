@@ -1,0 +1,357 @@
+//! Who may go where: the only maker of [`Identity`] and [`Grant`].
+//!
+//! Unset means no. A [`Grant`] is what dialling demands, so a path that skips the question does not compile. Until signed
+//! grants exist, an access line of the configuration stands for one. Knows no protocol and no socket.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use russh::keys::{HashAlg, PublicKey};
+
+use crate::config::{Access, Config, Role, Target, is_name};
+use crate::error::Fault;
+
+/// The rules of one configuration.
+pub struct Policy {
+    config: Arc<Config>,
+    /// Canonical names and aliases alike.
+    targets: HashMap<String, Arc<Target>>,
+}
+
+/// The policy in force. A reload replaces it for new sessions; running ones keep the grant they have.
+pub struct Live(RwLock<Arc<Policy>>);
+
+impl Live {
+    /// Puts a first policy in force.
+    pub fn new(policy: Policy) -> Self {
+        Self(RwLock::new(Arc::new(policy)))
+    }
+
+    /// Returns the policy in force now. Ask once a decision: two calls may answer from two configurations.
+    pub fn current(&self) -> Arc<Policy> {
+        // The lock guards one pointer, which no panic can leave half-written.
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another policy in force.
+    pub fn replace(&self, policy: Policy) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+}
+
+/// A person who proved to hold one of their keys. Made only by [`Policy::identify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    person: String,
+    fingerprint: String,
+    source: SocketAddr,
+}
+
+impl Identity {
+    /// The person's name.
+    pub fn person(&self) -> &str {
+        &self.person
+    }
+
+    /// Fingerprint of the key that was proved, `SHA256:…`.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// How it was proved.
+    pub fn method(&self) -> &'static str {
+        "publickey"
+    }
+
+    /// Where the connection comes from.
+    pub fn source(&self) -> SocketAddr {
+        self.source
+    }
+}
+
+/// What somebody asks for in a login name: `alice`, `alice+web1` or `alice+web1+root`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The person they say they are.
+    pub person: String,
+    /// A target's name or alias; `None` when none was named.
+    pub target: Option<String>,
+    /// A login at the target; `None` when none was named.
+    pub role: Option<String>,
+}
+
+/// A login name that names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("login name is not of the form PERSON+TARGET+ROLE")]
+pub struct MalformedLogin;
+
+/// Separators of a login name. Only `+` survives every client; the others are for those who come from elsewhere.
+const SEPARATORS: [char; 3] = ['+', ':', '#'];
+
+impl Wanted {
+    /// Reads a login name.
+    ///
+    /// # Errors
+    /// [`MalformedLogin`] unless it is one to three names of the grammar `[a-z_][a-z0-9_.-]{0,63}`.
+    pub fn parse(login: &str) -> Result<Self, MalformedLogin> {
+        let mut parts = login.split(SEPARATORS);
+        let mut next =
+            || parts.next().map(|part| if is_name(part) { Ok(part.to_owned()) } else { Err(MalformedLogin) });
+        let person = next().ok_or(MalformedLogin)??;
+        let target = next().transpose()?;
+        let role = next().transpose()?;
+        if next().is_some() {
+            return Err(MalformedLogin);
+        }
+        Ok(Self { person, target, role })
+    }
+}
+
+/// Leave for one session: who, where, as whom. Made only by [`Policy::authorize`]; dialling demands it.
+#[must_use = "a grant is what allows dialling"]
+#[derive(Clone)]
+pub struct Grant {
+    id: String,
+    person: String,
+    target: Arc<Target>,
+    role: Role,
+    reason: String,
+    until: Option<SystemTime>,
+}
+
+impl Grant {
+    /// Names what granted it: for an access line, its number and the first half of the configuration's hash.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The person it was granted to.
+    pub fn person(&self) -> &str {
+        &self.person
+    }
+
+    /// Where it leads.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// As whom.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Why it was granted.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// When it ends; `None` for one without end, as an access line is.
+    pub fn until(&self) -> Option<SystemTime> {
+        self.until
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not derived: the role holds a private key.
+        f.debug_struct("Grant")
+            .field("id", &self.id)
+            .field("person", &self.person)
+            .field("target", &self.target.name)
+            .field("role", &self.role.login)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no grant. [`Display`](fmt::Display) is the reason for the record; the client gets
+/// [`client_text`](Self::client_text).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The name in the login is not the one that was proved.
+    #[error("identity is {proved:?} and the login names {named:?}")]
+    OtherPerson {
+        /// The person who was identified.
+        proved: String,
+        /// The person in the login name.
+        named: String,
+    },
+    /// The person is no longer configured.
+    #[error("person {person:?} is not configured")]
+    UnknownPerson {
+        /// The name.
+        person: String,
+    },
+    /// No target was named.
+    #[error("no target named")]
+    NoTarget {
+        /// The person, for the advice.
+        person: String,
+    },
+    /// No target has that name or alias.
+    #[error("target {target:?} is not configured")]
+    UnknownTarget {
+        /// The name.
+        target: String,
+    },
+    /// No access line leads there.
+    #[error("no access line lets {person:?} reach {target:?}")]
+    NoAccess {
+        /// The person.
+        person: String,
+        /// The target's canonical name.
+        target: String,
+    },
+    /// Access lines lead there, none under that role.
+    #[error("no access line lets {person:?} reach {target:?} as {role:?}")]
+    RoleNotGranted {
+        /// The person.
+        person: String,
+        /// The target's canonical name.
+        target: String,
+        /// The role that was asked for.
+        role: String,
+    },
+    /// Access lines lead there under several roles and none was named.
+    #[error("role left out where {} are granted", roles.join(", "))]
+    RoleNeeded {
+        /// The login as it was, without the role.
+        login: String,
+        /// The roles, in order.
+        roles: Vec<String>,
+    },
+}
+
+impl Denial {
+    /// The text for the person. It is the same for a target that does not exist, one they may not reach and a role they
+    /// may not take: whoever is told which half was wrong can list the rest.
+    pub fn client_text(&self) -> String {
+        match self {
+            Self::NoTarget { person } => format!("name a target: {person}+TARGET"),
+            Self::RoleNeeded { login, roles } => {
+                format!("name a role, one of {}: {login}+ROLE", roles.join(", "))
+            }
+            Self::OtherPerson { .. }
+            | Self::UnknownPerson { .. }
+            | Self::UnknownTarget { .. }
+            | Self::NoAccess { .. }
+            | Self::RoleNotGranted { .. } => "access denied".to_owned(),
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoTarget { .. } | Self::RoleNeeded { .. } => Fault::Client,
+            _ => Fault::Policy,
+        }
+    }
+}
+
+impl Policy {
+    /// Makes the rules from a configuration.
+    pub fn new(config: Arc<Config>) -> Self {
+        let names = |target: &Arc<Target>| {
+            let target = Arc::clone(target);
+            std::iter::once(target.name.clone())
+                .chain(target.aliases.clone())
+                .map(move |name| (name, Arc::clone(&target)))
+                .collect::<Vec<_>>()
+        };
+        let targets = config.targets.iter().flat_map(names).collect();
+        Self { config, targets }
+    }
+
+    /// Returns the configuration that the rules come from.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Whether that key is one of that person's. For offers only: it proves nothing about who is there.
+    pub fn knows_key(&self, person: &str, key: &PublicKey) -> bool {
+        let person = self.config.persons.iter().find(|candidate| candidate.name == person);
+        // Comments are not part of a key, so compare the key data alone.
+        person.is_some_and(|person| person.keys.iter().any(|known| known.key_data() == key.key_data()))
+    }
+
+    /// Identifies a person. Call it only where the library has verified a signature by `key`.
+    pub fn identify(&self, person: &str, key: &PublicKey, source: SocketAddr) -> Option<Identity> {
+        self.knows_key(person, key).then(|| Identity {
+            person: person.to_owned(),
+            fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+            source,
+        })
+    }
+
+    /// Decides whether an identified person may have what they ask for.
+    ///
+    /// # Errors
+    /// [`Denial`] whenever no access line says yes.
+    pub fn authorize(&self, who: &Identity, wanted: &Wanted) -> Result<Grant, Denial> {
+        let person = who.person();
+        if wanted.person != person {
+            return Err(Denial::OtherPerson { proved: person.to_owned(), named: wanted.person.clone() });
+        }
+        // A reload may have removed the person between login and this question.
+        if !self.config.persons.iter().any(|candidate| candidate.name == person) {
+            return Err(Denial::UnknownPerson { person: person.to_owned() });
+        }
+        let Some(named) = &wanted.target else {
+            return Err(Denial::NoTarget { person: person.to_owned() });
+        };
+        let Some(target) = self.targets.get(named) else {
+            return Err(Denial::UnknownTarget { target: named.clone() });
+        };
+        let open = self.open_roles(person, target);
+        if open.is_empty() {
+            return Err(Denial::NoAccess { person: person.to_owned(), target: target.name.clone() });
+        }
+        let chosen = match &wanted.role {
+            Some(role) => open.iter().find(|(candidate, _)| candidate.login == *role),
+            None if open.len() == 1 => open.first(),
+            None => {
+                let roles = open.iter().map(|(role, _)| role.login.clone()).collect();
+                return Err(Denial::RoleNeeded { login: format!("{person}+{named}"), roles });
+            }
+        };
+        let Some((role, access)) = chosen else {
+            return Err(Denial::RoleNotGranted {
+                person: person.to_owned(),
+                target: target.name.clone(),
+                role: wanted.role.clone().unwrap_or_default(),
+            });
+        };
+        Ok(Grant {
+            id: self.grant_id(access),
+            person: person.to_owned(),
+            target: Arc::clone(target),
+            role: (*role).clone(),
+            reason: access.reason.clone(),
+            until: None,
+        })
+    }
+
+    /// The roles of a target that access lines open to a person, each once, in the target's order.
+    fn open_roles<'a>(&'a self, person: &str, target: &'a Target) -> Vec<(&'a Role, &'a Access)> {
+        let leads_there = |access: &&Access| access.person == person && access.targets.contains(&target.name);
+        target
+            .roles
+            .iter()
+            .filter_map(|role| {
+                let mut lines = self.config.access.iter().filter(leads_there);
+                lines.find(|access| access.roles.contains(&role.login)).map(|access| (role, access))
+            })
+            .collect()
+    }
+
+    fn grant_id(&self, access: &Access) -> String {
+        let hash: String = self.config.hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("access:{}@{hash}", access.line)
+    }
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

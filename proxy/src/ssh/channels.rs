@@ -1,0 +1,291 @@
+//! The channels of one client connection: what a client asks of them meets their rules, the record and the relay.
+//!
+//! One table, used from the library's callbacks alone. Nothing here waits but a request, for the target's answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use casemate_recorder::Ticket;
+use casemate_recorder::transcript::event::{Event, STREAM_LEN_MAX, Side, chan_close, chan_open, eof, refused, ssh_in};
+use russh::server::{self, ChannelOpenHandle};
+use russh::{Channel, ChannelId, ChannelOpenFailure, client};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::backlog::Backlog;
+use super::client::Answer;
+use super::farewell::{DOOM, FAILED, last_words, line};
+use super::flow::{Ask, ChannelFlow};
+use super::relay::{self, Outer, Shape};
+use super::said::{Request, Told, Up};
+use super::settings::WINDOW;
+use crate::session::Session;
+
+/// What channels lead to.
+enum Leads {
+    /// Nowhere: nobody has logged in.
+    Nowhere,
+    /// To the session's target.
+    To(Arc<Session>),
+    /// To a line that says why there is nothing.
+    Away(String),
+}
+
+/// A channel as the client's side sees it.
+enum Entry {
+    Live(Box<Live>),
+    /// It will be told why there is nothing for it.
+    Doomed {
+        program: CancellationToken,
+        _gone: DropGuard,
+    },
+}
+
+struct Live {
+    up: mpsc::UnboundedSender<Up>,
+    flow: ChannelFlow,
+    backlog: Arc<Backlog>,
+    overrun: CancellationToken,
+    shape: Arc<Shape>,
+    /// Tells the relay when this entry goes, whatever the reason.
+    _gone: DropGuard,
+}
+
+impl Live {
+    fn note_shape(&self) {
+        self.shape.pty.store(self.flow.has_pty(), Ordering::SeqCst);
+        self.shape.interactive.store(self.flow.interactive(), Ordering::SeqCst);
+    }
+}
+
+/// All channels of a connection.
+pub(super) struct Channels {
+    leads: Leads,
+    table: HashMap<ChannelId, Entry>,
+    uploads: Arc<Backlog>,
+}
+
+impl Channels {
+    /// Starts without any, before login; `uploads` counts what clients send, over all channels.
+    pub(super) fn new(uploads: Arc<Backlog>) -> Self {
+        Self { leads: Leads::Nowhere, table: HashMap::new(), uploads }
+    }
+
+    /// Lets channels lead to a session's target from now on.
+    pub(super) fn lead_to(&mut self, session: Arc<Session>) {
+        self.leads = Leads::To(session);
+    }
+
+    /// Lets channels lead to a line of text from now on.
+    pub(super) fn turn_away(&mut self, text: String) {
+        self.leads = Leads::Away(text);
+    }
+
+    /// The session that channels lead to.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        match &self.leads {
+            Leads::To(session) => Some(session),
+            Leads::Nowhere | Leads::Away(_) => None,
+        }
+    }
+
+    /// Records that something was refused. Peers choose the words in `what`.
+    pub(super) fn refused(&self, chan: u32, what: &str, why: &str) {
+        if let Some(session) = self.session() {
+            note_refused(session, chan, what, why);
+        }
+    }
+
+    /// The window to grant for what clients send, over all channels.
+    pub(super) fn window(&self) -> u32 {
+        self.uploads.window(WINDOW)
+    }
+
+    /// Opens a session channel, or refuses it.
+    pub(super) async fn open(
+        &mut self,
+        channel: Channel<server::Msg>,
+        open: ChannelOpenHandle,
+        server: server::Handle,
+        settings: Arc<client::Config>,
+    ) {
+        self.prune();
+        let id = channel.id();
+        // Everything comes through the callbacks; the library's own queue would only stop it when nobody reads.
+        let (_, write) = channel.split();
+        let gone = CancellationToken::new();
+        let entry = match &self.leads {
+            Leads::Nowhere => return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+            Leads::To(session) if self.table.len() >= session.limits().channels => {
+                drop(note_open(session, id.number(), Err("more channels than limits.channels")));
+                return open.reject(ChannelOpenFailure::ResourceShortage).await;
+            }
+            Leads::To(session) => {
+                let opened = note_open(session, id.number(), Ok(()));
+                let (up, queue) = mpsc::unbounded_channel();
+                let backlog = Backlog::within(&self.uploads, session.limits().backlog_max);
+                let (overrun, shape) = (CancellationToken::new(), Arc::new(Shape::default()));
+                let outer = Outer {
+                    session: Arc::clone(session),
+                    chan: id.number(),
+                    id,
+                    write,
+                    server,
+                    up: queue,
+                    backlog: Arc::clone(&backlog),
+                    gone: gone.clone(),
+                    overrun: overrun.clone(),
+                    shape: Arc::clone(&shape),
+                };
+                session.tasks().spawn(relay::run(outer, open, opened, settings));
+                let flow = ChannelFlow::default();
+                Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, _gone: gone.drop_guard() }))
+            }
+            Leads::Away(text) => {
+                // Without a terminal a carriage return would show; with one its absence merely looks odd.
+                let text = line(&format!("casemate: {text}"), false);
+                let program = CancellationToken::new();
+                let (asked, left) = (program.clone(), gone.clone());
+                tokio::spawn(async move {
+                    open.accept().await;
+                    tokio::select! {
+                        () = asked.cancelled() => {}
+                        () = left.cancelled() => {}
+                        () = sleep(DOOM) => {}
+                    }
+                    last_words(&write, Some(text), Some(FAILED), &left).await;
+                });
+                Entry::Doomed { program, _gone: gone.drop_guard() }
+            }
+        };
+        self.table.insert(id, entry);
+    }
+
+    /// Forgets channels whose relay is over. The library never tells of a close that we began.
+    fn prune(&mut self) {
+        self.table.retain(|_, entry| match entry {
+            Entry::Live(live) => !live.up.is_closed(),
+            Entry::Doomed { .. } => true,
+        });
+    }
+
+    /// The entry of a channel whose relay still takes something, with the session.
+    fn live(&mut self, id: ChannelId) -> Option<(&Session, &mut Live)> {
+        match (&self.leads, self.table.get_mut(&id)) {
+            (Leads::To(session), Some(Entry::Live(live))) if !live.up.is_closed() => Some((session, live)),
+            _ => None,
+        }
+    }
+
+    /// Puts a request to the channel's rules, the record and the target, and returns whether it succeeded.
+    pub(super) async fn ask(
+        &mut self,
+        id: ChannelId,
+        ask: Ask<'_>,
+        request: Request,
+        event: impl FnOnce(bool) -> Event,
+    ) -> bool {
+        if let Some(Entry::Doomed { program, .. }) = self.table.get(&id) {
+            if request.starts_program() {
+                program.cancel();
+            }
+            return true;
+        }
+        let Some((session, live)) = self.live(id) else { return false };
+        let name = request.name();
+        let verdict = live.flow.ask(ask);
+        let ticket = session.record(Side::Client, event(verdict.is_ok()));
+        if let Err(refusal) = verdict {
+            drop(ticket);
+            note_refused(session, id.number(), name, &refusal.to_string());
+            return false;
+        }
+        // Before the request goes: its program may end before the answer is seen here.
+        live.note_shape();
+        let (answer, answered) = oneshot::channel();
+        let _ = live.up.send(Up::Ask { request, ticket, answer });
+        let answered = tokio::select! {
+            answered = timeout(session.limits().reply, answered) => answered,
+            _ = session.ended() => return false,
+        };
+        let success = match answered {
+            Ok(Ok(Answer { success, ticket })) => ticket.receipt().await.is_ok() && success,
+            // The target is gone.
+            Ok(Err(_)) => false,
+            Err(_) => {
+                let why = format!("no answer from the target within {} s", session.limits().reply.as_secs());
+                note_refused(session, id.number(), name, &why);
+                false
+            }
+        };
+        if !success {
+            live.flow.refused_by_target(ask);
+            live.note_shape();
+        }
+        success
+    }
+
+    /// Passes on a request that has no answer.
+    pub(super) fn tell(&mut self, id: ChannelId, request: Told, event: Event) {
+        if let Some((session, live)) = self.live(id) {
+            let ticket = session.record(Side::Client, event);
+            let _ = live.up.send(Up::Tell { request, ticket });
+        }
+    }
+
+    /// Passes on standard input.
+    pub(super) fn data(&mut self, id: ChannelId, data: &[u8]) {
+        let Some((session, live)) = self.live(id) else { return };
+        if let Err(refusal) = live.flow.ask(Ask::Data) {
+            return note_refused(session, id.number(), "data", &refusal.to_string());
+        }
+        for piece in data.chunks(STREAM_LEN_MAX) {
+            let held = live.backlog.hold(piece.len());
+            let piece = Bytes::copy_from_slice(piece);
+            let ticket = session.record(Side::Client, Event::stream(ssh_in::TYPE, id.number(), piece));
+            let _ = live.up.send(Up::Data { ticket, held });
+        }
+        if live.backlog.exceeds_limit() {
+            live.overrun.cancel();
+        }
+    }
+
+    /// Passes on that the client sends no more.
+    pub(super) fn eof(&mut self, id: ChannelId) {
+        if let Some((session, live)) = self.live(id)
+            && live.flow.eof()
+        {
+            let ticket = session.record(Side::Client, Event::map(eof::TYPE, id.number()).with(eof::SIDE, 0u32));
+            let _ = live.up.send(Up::Eof { ticket });
+        }
+    }
+
+    /// Passes on that the client closed the channel, and forgets it.
+    pub(super) fn close(&mut self, id: ChannelId) {
+        if let Some((session, live)) = self.live(id) {
+            let event = Event::map(chan_close::TYPE, id.number()).with(chan_close::SIDE, 0u32);
+            let _ = live.up.send(Up::Close { ticket: session.record(Side::Client, event) });
+        }
+        self.table.remove(&id);
+    }
+}
+
+fn note_refused(session: &Session, chan: u32, what: &str, why: &str) {
+    let event = Event::map(refused::TYPE, chan).with(refused::WHAT, what.as_bytes()).with(refused::REASON, why);
+    drop(session.record(Side::Client, event));
+}
+
+fn note_open(session: &Session, chan: u32, outcome: Result<(), &str>) -> Ticket {
+    let event =
+        Event::map(chan_open::TYPE, chan).with(chan_open::KIND, "session").with(chan_open::ACCEPTED, outcome.is_ok());
+    session.record(
+        Side::Client,
+        match outcome {
+            Ok(()) => event,
+            Err(why) => event.with(chan_open::REASON, why),
+        },
+    )
+}

@@ -1,0 +1,41 @@
+//! SSH: the front door for clients and the leg to the target.
+//!
+//! `server` answers the client and asks `flow` and `login` what is allowed, `client` speaks to the target, `relay`
+//! forwards what is recorded, `backlog` counts what waits and `wire` holds back what must wait. Targets are dialled by
+//! `target` of the crate alone, on a grant.
+
+mod backlog;
+mod channels;
+mod client;
+mod farewell;
+mod flood;
+mod flow;
+mod login;
+mod relay;
+mod said;
+pub(crate) mod server;
+pub(crate) mod settings;
+pub(crate) mod wire;
+
+pub(crate) use backlog::Backlog;
+
+use russh::Sig;
+
+/// The name of a signal as RFC 4254 §6.10 writes it.
+fn signal_name(signal: &Sig) -> &str {
+    match signal {
+        Sig::ABRT => "ABRT",
+        Sig::ALRM => "ALRM",
+        Sig::FPE => "FPE",
+        Sig::HUP => "HUP",
+        Sig::ILL => "ILL",
+        Sig::INT => "INT",
+        Sig::KILL => "KILL",
+        Sig::PIPE => "PIPE",
+        Sig::QUIT => "QUIT",
+        Sig::SEGV => "SEGV",
+        Sig::TERM => "TERM",
+        Sig::USR1 => "USR1",
+        Sig::Custom(name) => name,
+    }
+}

@@ -1,0 +1,439 @@
+//! The relay of one session channel: what was recorded goes on, in its order, and nothing else does.
+//!
+//! Callbacks of both legs record and queue tickets; the two pumps here wait for the receipts and forward what those
+//! hold. No queue holds a byte that could go on without its receipt. Does not decide what is allowed; `server` asks
+//! `flow` before anything comes here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use casemate_recorder::transcript::event::{Event, Side, dialled, shown, unreachable};
+use casemate_recorder::transcript::seal::CloseReason;
+use casemate_recorder::{Frozen, Ticket};
+use russh::server::{self, ChannelOpenHandle};
+use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig, client};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::backlog::{Backlog, Held};
+use super::client::{Asks, Down, Leg, connect};
+use super::farewell::{Finish, conclude, doom, line};
+use super::said::{Size, Told, Up};
+use crate::session::{End, PanicEnds, Session};
+use crate::target::Unreachable;
+
+/// Small pieces of one stream are forwarded together up to this many bytes.
+const MERGED_MAX: usize = 32 * 1024;
+
+/// A piece of at least this size goes on by itself: copying it costs more than it saves.
+const MERGE_BELOW: usize = 8 * 1024;
+
+/// How long the target may take to close a channel whose client has left.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long what a departed client sent may make no headway towards the target.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// How long the slip may take; a shell does not hang for it.
+const SLIP: Duration = Duration::from_secs(5);
+
+/// What the client's requests made of the channel, for the other direction to know.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    pub(super) pty: AtomicBool,
+    pub(super) interactive: AtomicBool,
+}
+
+/// The client's side of a channel.
+pub(super) struct Outer {
+    pub(super) session: Arc<Session>,
+    /// The channel's number in the record.
+    pub(super) chan: u32,
+    pub(super) id: ChannelId,
+    pub(super) write: ChannelWriteHalf<server::Msg>,
+    pub(super) server: server::Handle,
+    pub(super) up: mpsc::UnboundedReceiver<Up>,
+    /// Bytes in `up` and in the pump.
+    pub(super) backlog: Arc<Backlog>,
+    /// Cancelled when the client has closed the channel or is gone. Writers do not wake by themselves then.
+    pub(super) gone: CancellationToken,
+    /// Cancelled when the client sent more than can be queued.
+    pub(super) overrun: CancellationToken,
+    pub(super) shape: Arc<Shape>,
+}
+
+/// Opens the target's side of a channel and relays until either side or the session ends.
+pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticket, settings: Arc<client::Config>) {
+    let _guard = PanicEnds(Arc::clone(&outer.session));
+    let session = Arc::clone(&outer.session);
+    let leg = tokio::select! {
+        biased;
+        _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
+        () = outer.gone.cancelled() => return,
+        leg = reach(&session, outer.chan, opened, settings) => leg,
+    };
+    open.accept().await;
+    match leg {
+        Ok(mut leg) => {
+            let finish = relay(&mut outer, &mut leg).await;
+            conclude(&outer, finish).await;
+            // What still waits for an answer gets none, before the goodbye takes its time.
+            leg.asks.abandon();
+            outer.up.close();
+            drop(outer);
+            leg.end().await;
+        }
+        Err(Some(text)) => doom(&mut outer, &text).await,
+        // The session is ending; its notice says why.
+        Err(None) => {
+            let end = session.ended().await;
+            conclude(&outer, Finish::Ended(end)).await;
+        }
+    }
+}
+
+/// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
+async fn reach(
+    session: &Session,
+    chan: u32,
+    opened: Ticket,
+    settings: Arc<client::Config>,
+) -> Result<Leg, Option<String>> {
+    let froze = |frozen: Frozen| {
+        session.end(frozen_end(&frozen));
+        None
+    };
+    drop(opened.receipt().await.map_err(froze)?);
+    let (grant, limits) = (session.grant(), session.limits());
+    match connect(grant, limits, settings, session.recording(), chan).await {
+        Ok(leg) => {
+            let event = Event::map(dialled::TYPE, chan)
+                .with(dialled::ADDRESS, leg.address.as_str())
+                .with(dialled::HOST_KEY, leg.host_key.as_str())
+                .with(dialled::SOFTWARE, leg.software.as_slice());
+            drop(session.record(Side::Target, event).receipt().await.map_err(froze)?);
+            Ok(leg)
+        }
+        Err(error) => {
+            note_unreachable(session, chan, &error);
+            Err(Some(error.client_text(&grant.target().name)))
+        }
+    }
+}
+
+fn note_unreachable(session: &Session, chan: u32, error: &Unreachable) {
+    let target = session.grant().target();
+    tracing::warn!(session = %session.recording().id(), target = target.name, %error, "target unreachable");
+    let mut event = Event::map(unreachable::TYPE, chan)
+        .with(unreachable::ADDRESS, target.address())
+        .with(unreachable::REASON, error.to_string());
+    if let Some(offered) = error.host_key() {
+        event = event.with(unreachable::HOST_KEY, offered);
+    }
+    drop(session.record(Side::Target, event));
+    session.note_last(End::quiet(CloseReason::Unreachable, error.to_string()));
+}
+
+fn frozen_end(frozen: &Frozen) -> End {
+    End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
+}
+
+async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
+    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape } = outer;
+    let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
+    let sent_close = CancellationToken::new();
+    let upwards = async {
+        let outcome = pump_up(up, &leg.write, &leg.asks).await;
+        sent_close.cancel();
+        outcome
+    };
+    let downwards = client.pump_down(&mut leg.down, &leg.backlog);
+    let leaving = linger(gone, &sent_close, backlog);
+    tokio::pin!(upwards, downwards, leaving);
+    let mut pumping = true;
+    loop {
+        tokio::select! {
+            biased;
+            end = session.ended() => break Finish::Ended(end),
+            () = overrun.cancelled() => break Finish::Overrun,
+            finish = &mut downwards => match finish {
+                Ok(finish) => break finish,
+                Err(frozen) => session.end(frozen_end(&frozen)),
+            },
+            outcome = &mut upwards, if pumping => {
+                pumping = false;
+                if let Err(frozen) = outcome {
+                    session.end(frozen_end(&frozen));
+                }
+            }
+            () = &mut leaving => break Finish::ClientGone,
+        }
+        if let Some(end) = session.ending() {
+            break Finish::Ended(end);
+        }
+    }
+}
+
+/// Ready when a client has left and waiting for the target is no use any more.
+async fn linger(gone: &CancellationToken, sent_close: &CancellationToken, backlog: &Backlog) {
+    gone.cancelled().await;
+    let mut held = backlog.held();
+    loop {
+        tokio::select! {
+            () = sent_close.cancelled() => break,
+            () = sleep(STALLED) => {}
+        }
+        let now = backlog.held();
+        if now >= held {
+            return;
+        }
+        held = now;
+    }
+    sleep(LINGER).await;
+}
+
+/// Forwards what the client said until it has no more to say.
+async fn pump_up(
+    queue: &mut mpsc::UnboundedReceiver<Up>,
+    target: &ChannelWriteHalf<client::Msg>,
+    asks: &Asks,
+) -> Result<(), Frozen> {
+    let mut next = None;
+    loop {
+        let item = match next.take() {
+            Some(item) => Some(item),
+            None => queue.recv().await,
+        };
+        let sent = match item {
+            Some(Up::Data { ticket, held }) => {
+                let more = || match queue.try_recv().ok()? {
+                    Up::Data { ticket, held } => Some(Ok((ticket, held))),
+                    other => Some(Err(other)),
+                };
+                let (bytes, _held, rest) =
+                    gather(ticket, held, more, |(ticket, held)| Up::Data { ticket, held }).await?;
+                next = rest;
+                target.data_bytes(bytes).await
+            }
+            Some(Up::Eof { ticket }) => {
+                let _receipt = ticket.receipt().await?;
+                target.eof().await
+            }
+            Some(Up::Ask { request, ticket, answer }) => {
+                let _receipt = ticket.receipt().await?;
+                asks.expect(request.name(), answer);
+                request.send(target).await
+            }
+            Some(Up::Tell { request, ticket }) => {
+                let _receipt = ticket.receipt().await?;
+                match request {
+                    Told::Resize(Size { cols, rows, width, height }) => {
+                        target.window_change(cols, rows, width, height).await
+                    }
+                    Told::Signal(signal) => target.signal(signal).await,
+                }
+            }
+            Some(Up::Close { ticket }) => {
+                let _receipt = ticket.receipt().await?;
+                let _ = target.close().await;
+                return Ok(());
+            }
+            None => {
+                let _ = target.close().await;
+                return Ok(());
+            }
+        };
+        if sent.is_err() {
+            // The target's connection is over; the other pump says so when it has delivered what came before.
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for the receipt of one piece and takes those along that are recorded already. Gives what was held for them
+/// too, to be dropped when they have gone on, and the item that came next and could not be taken along.
+async fn gather<T>(
+    ticket: Ticket,
+    held: Held,
+    mut more: impl FnMut() -> Option<Result<(Ticket, Held), T>>,
+    back: impl Fn((Ticket, Held)) -> T,
+) -> Result<(Bytes, Vec<Held>, Option<T>), Frozen> {
+    let first = ticket.receipt().await?.into_bytes();
+    let mut holds = vec![held];
+    if first.len() >= MERGE_BELOW {
+        return Ok((first, holds, None));
+    }
+    let mut merged: Option<BytesMut> = None;
+    let mut len = first.len();
+    let rest = loop {
+        match more() {
+            None => break None,
+            Some(Err(other)) => break Some(other),
+            Some(Ok((ticket, held)))
+                if !ticket.is_ready() || held.len() >= MERGE_BELOW || len + held.len() > MERGED_MAX =>
+            {
+                break Some(back((ticket, held)));
+            }
+            Some(Ok((ticket, held))) => {
+                let bytes = ticket.receipt().await?.into_bytes();
+                len += bytes.len();
+                let merged = merged.get_or_insert_with(|| {
+                    let mut start = BytesMut::with_capacity(MERGE_BELOW);
+                    start.extend_from_slice(&first);
+                    start
+                });
+                merged.extend_from_slice(&bytes);
+                holds.push(held);
+            }
+        }
+    };
+    Ok((merged.map_or(first, BytesMut::freeze), holds, rest))
+}
+
+/// Where the target's words go.
+struct ClientSide<'a> {
+    session: &'a Session,
+    chan: u32,
+    id: ChannelId,
+    write: &'a ChannelWriteHalf<server::Msg>,
+    server: &'a server::Handle,
+    gone: &'a CancellationToken,
+    shape: &'a Shape,
+}
+
+/// How a process ended, kept back while a person may still be shown something.
+enum Exit {
+    Status(u32),
+    Signal { signal: Sig, core_dumped: bool, message: String, language: String },
+}
+
+impl ClientSide<'_> {
+    /// Forwards what the target said until it has closed the channel or is gone.
+    async fn pump_down(&self, queue: &mut mpsc::UnboundedReceiver<Down>, backlog: &Backlog) -> Result<Finish, Frozen> {
+        let (mut next, mut exited, mut exit, mut eof) = (None, false, None, false);
+        loop {
+            let item = match next.take() {
+                Some(item) => item,
+                None => match queue.recv().await {
+                    Some(item) => item,
+                    None => return Ok(Finish::Lost { exited }),
+                },
+            };
+            if self.gone.is_cancelled() {
+                // Nobody listens, but the target must be read until it has noticed.
+                backlog.release();
+                match item {
+                    Down::Close { .. } => return Ok(Finish::ClientGone),
+                    Down::ExitStatus { status, .. } => self.session.note_exit(status),
+                    _ => {}
+                }
+                continue;
+            }
+            // A shell's exit waits for all of its output and the slip (DESIGN §7); anything else goes as it came.
+            let interactive = self.shape.interactive.load(Ordering::SeqCst);
+            match item {
+                Down::Data { stderr, ticket, held } => {
+                    let more = || match queue.try_recv().ok()? {
+                        Down::Data { stderr: other, ticket, held } if other == stderr => Some(Ok((ticket, held))),
+                        other => Some(Err(other)),
+                    };
+                    let back = |(ticket, held)| Down::Data { stderr, ticket, held };
+                    let (bytes, _held, rest) = gather(ticket, held, more, back).await?;
+                    next = rest;
+                    if stderr {
+                        self.deliver(self.write.extended_data_bytes(1, bytes)).await;
+                    } else {
+                        self.deliver(self.write.data_bytes(bytes)).await;
+                    }
+                }
+                Down::Extended { code, bytes, ticket, held: _held } => {
+                    let _receipt = ticket.receipt().await?;
+                    self.deliver(self.write.extended_data_bytes(code, bytes)).await;
+                }
+                Down::ExitStatus { status, ticket } => {
+                    let _receipt = ticket.receipt().await?;
+                    exited = true;
+                    self.session.note_exit(status);
+                    exit = Some(Exit::Status(status));
+                    if !interactive {
+                        self.tell_exit(exit.take()).await;
+                    }
+                }
+                Down::ExitSignal { signal, core_dumped, message, language, ticket } => {
+                    let _receipt = ticket.receipt().await?;
+                    exited = true;
+                    exit = Some(Exit::Signal { signal, core_dumped, message, language });
+                    if !interactive {
+                        self.tell_exit(exit.take()).await;
+                    }
+                }
+                Down::XonXoff { client_can_do, ticket } => {
+                    let _receipt = ticket.receipt().await?;
+                    let _ = self.server.xon_xoff_request(self.id, client_can_do).await;
+                }
+                Down::Eof { ticket } => {
+                    let _receipt = ticket.receipt().await?;
+                    eof = true;
+                    if !interactive {
+                        self.deliver(self.write.eof()).await;
+                    }
+                }
+                Down::Close { ticket } => {
+                    let _receipt = ticket.receipt().await?;
+                    if interactive {
+                        self.show_slip().await?;
+                        self.tell_exit(exit.take()).await;
+                        if eof {
+                            self.deliver(self.write.eof()).await;
+                        }
+                    }
+                    self.deliver(self.write.close()).await;
+                    return Ok(Finish::Closed);
+                }
+            }
+        }
+    }
+
+    /// Waits for a write unless the client goes: the library does not wake writers then.
+    async fn deliver(&self, write: impl Future<Output = Result<(), russh::Error>>) {
+        tokio::select! {
+            biased;
+            // An error means that the connection is over, and `gone` with it.
+            _ = write => {}
+            () = self.gone.cancelled() => {}
+        }
+    }
+
+    /// Tells how the process ended, if the target said so; a status is never made up.
+    async fn tell_exit(&self, exit: Option<Exit>) {
+        match exit {
+            None => {}
+            Some(Exit::Status(status)) => self.deliver(self.write.exit_status(status)).await,
+            Some(Exit::Signal { signal, core_dumped, message, language }) => {
+                let _ = self.server.exit_signal_request(self.id, signal, core_dumped, message, language).await;
+            }
+        }
+    }
+
+    /// Shows the line that lets the person prove later what the log said now.
+    async fn show_slip(&self) -> Result<(), Frozen> {
+        match timeout(SLIP, self.session.recording().slip()).await {
+            Ok(slip) => self.show("slip", &slip?.to_string()).await,
+            Err(_) => {
+                tracing::warn!(session = %self.session.recording().id(), "no slip in time");
+                Ok(())
+            }
+        }
+    }
+
+    /// Records a line of the bastion's own and writes it to standard error.
+    async fn show(&self, what: &'static str, text: &str) -> Result<(), Frozen> {
+        let event = Event::map(shown::TYPE, self.chan).with(shown::WHAT, what).with(shown::TEXT, text);
+        let _receipt = self.session.record(Side::Target, event).receipt().await?;
+        self.deliver(self.write.extended_data_bytes(1, line(text, self.shape.pty.load(Ordering::SeqCst)))).await;
+        Ok(())
+    }
+}

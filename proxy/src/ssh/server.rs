@@ -1,0 +1,460 @@
+//! The front door's side of one SSH connection: login, and what a client asks for once it is in.
+//!
+//! Callbacks of the library's task. They decide with `login` and the policy who gets in, and hand what a client asks for
+//! to `channels`. Everything that is not a session channel is refused and recorded.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use casemate_recorder::transcript::event::{self, Event, env, exec, pty, resize, shell, subsystem};
+use russh::keys::{Certificate, HashAlg};
+use russh::server::{self, Auth, ChannelOpenHandle, Handler, PublicKeyOffer, Response, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig};
+use tokio::sync::oneshot;
+
+use super::backlog::Backlog;
+use super::channels::Channels;
+use super::flow::Ask;
+use super::login::{Exhausted, Login, Tries};
+use super::said::{Request, Size, Told};
+use super::settings::accepts_signature;
+use super::signal_name;
+use crate::error::Fault;
+use crate::policy::{Grant, Identity, Wanted};
+use crate::server::{Door, Slot};
+use crate::session::{Introduction, Session};
+
+/// Why a connection ends from this side.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrontError {
+    /// The library cannot go on: a broken peer, or a string that it cannot take.
+    #[error(transparent)]
+    Library(#[from] russh::Error),
+    /// No more tries.
+    #[error("login: {0}")]
+    Exhausted(#[from] Exhausted),
+}
+
+/// How a login ended well.
+pub(crate) enum Outcome {
+    /// With a session.
+    Live(Arc<Session>, Slot),
+    /// With a text that says why there is none.
+    TurnedAway,
+}
+
+enum Stage {
+    Login,
+    /// The signature was verified; the library calls `auth_succeeded` next.
+    Proven(Box<(Identity, Result<Grant, String>)>),
+    /// What may be had is with the channels.
+    LoggedIn,
+}
+
+/// The handler of one client connection.
+pub(crate) struct Front {
+    door: Door,
+    source: SocketAddr,
+    stage: Stage,
+    login: Login,
+    /// Set by whoever ends the connection before login.
+    cut: Arc<OnceLock<&'static str>>,
+    channels: Channels,
+    outcome: Option<oneshot::Sender<Outcome>>,
+}
+
+impl Front {
+    pub(crate) fn new(
+        door: Door,
+        source: SocketAddr,
+        uploads: Arc<Backlog>,
+        outcome: oneshot::Sender<Outcome>,
+        cut: Arc<OnceLock<&'static str>>,
+    ) -> Self {
+        let policy = door.policy();
+        let limits = &policy.config().limits;
+        let login = Login::new(Tries { probes: limits.probes, attempts: limits.attempts });
+        Self { door, source, stage: Stage::Login, login, cut, channels: Channels::new(uploads), outcome: Some(outcome) }
+    }
+
+    /// Refuses a request that proved nothing, and counts it.
+    fn refuse_login(
+        &mut self,
+        user: &str,
+        method: &'static str,
+        key: Option<&str>,
+        why: &str,
+    ) -> Result<Auth, FrontError> {
+        self.door.note_login(self.source, Some(user), method, key, Err(why));
+        if let Err(exhausted) = self.login.fail(user) {
+            let _ = self.cut.set("too many failed attempts");
+            return Err(exhausted.into());
+        }
+        Ok(Auth::reject())
+    }
+
+    async fn refuse_channel(&self, what: &str, open: ChannelOpenHandle) {
+        self.channels.refused(0, what, "only session channels pass");
+        open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+    }
+
+    /// Puts a request to the channel and gives the library the answer.
+    async fn ask(
+        &mut self,
+        id: ChannelId,
+        ask: Ask<'_>,
+        request: Request,
+        event: impl FnOnce(bool) -> Event,
+        session: &mut server::Session,
+    ) -> Result<(), FrontError> {
+        let answered = self.channels.ask(id, ask, request, event).await;
+        Ok(if answered { session.channel_success(id)? } else { session.channel_failure(id)? })
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::LoggedIn) {
+            let why = self.cut.get().copied().unwrap_or("left without logging in");
+            let (name, key) = self.login.last();
+            self.door.note_login(self.source, name, "none", key, Err(&format!("{why} ({})", self.login)));
+        }
+    }
+}
+
+impl Handler for Front {
+    type Error = FrontError;
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        let policy = self.door.policy();
+        let notice = policy.config().notice.trim_end();
+        Ok((!notice.is_empty()).then(|| format!("{notice}\n")))
+    }
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
+        self.login.ask_methods(user);
+        Ok(Auth::reject())
+    }
+
+    async fn auth_password(&mut self, user: &str, _: &str) -> Result<Auth, Self::Error> {
+        self.refuse_login(user, "password", None, "method not offered")
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _: &str,
+        _: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        self.refuse_login(user, "keyboard-interactive", None, "method not offered")
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        let fingerprint = offer.public_key.fingerprint(HashAlg::Sha256).to_string();
+        if let Err(exhausted) = self.login.probe(user, fingerprint) {
+            let _ = self.cut.set("too many keys offered");
+            return Err(exhausted.into());
+        }
+        // Whether a proof would be of use, and nothing else: nobody has proved anything yet.
+        let useful = accepts_signature(offer.algorithm)
+            && Wanted::parse(user).is_ok_and(|wanted| self.door.policy().knows_key(&wanted.person, offer.public_key));
+        Ok(if useful { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+        let shown = Some(fingerprint.as_str());
+        self.stage = Stage::Login;
+        if !accepts_signature(key.algorithm) {
+            return self.refuse_login(user, "publickey", shown, "signature algorithm not accepted");
+        }
+        let Ok(wanted) = Wanted::parse(user) else {
+            return self.refuse_login(user, "publickey", shown, "malformed login name");
+        };
+        let policy = self.door.policy();
+        let Some(identity) = policy.identify(&wanted.person, key.public_key, self.source) else {
+            return self.refuse_login(user, "publickey", shown, "no such person with that key");
+        };
+        let leave = match policy.authorize(&identity, &wanted) {
+            Ok(grant) => Ok(grant),
+            // Something was left out: the person is told what, it gives nothing away that is not theirs.
+            Err(denial) if denial.fault() == Fault::Client => Err((denial.client_text(), denial.to_string())),
+            Err(denial) => return self.refuse_login(user, "publickey", shown, &denial.to_string()),
+        };
+        let outcome = leave.as_ref().map(|_| ()).map_err(|(_, why)| why.as_str());
+        self.door.note_login(self.source, Some(user), "publickey", shown, outcome);
+        self.stage = Stage::Proven(Box::new((identity, leave.map_err(|(text, _)| text))));
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+        let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256).to_string();
+        self.refuse_login(user, "publickey-cert", Some(&fingerprint), "certificates are not accepted")
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut server::Session) -> Result<(), Self::Error> {
+        let Stage::Proven(proven) = std::mem::replace(&mut self.stage, Stage::Login) else {
+            // Nothing leads here; without an identity there is nothing to go on with.
+            return Err(russh::Error::Inconsistent.into());
+        };
+        let (identity, leave) = *proven;
+        let policy = self.door.policy();
+        let introduction = Introduction {
+            software: session.remote_sshid().to_vec(),
+            notice: policy.config().notice.trim_end().to_owned(),
+        };
+        let opened = match leave {
+            Ok(grant) => self.door.open(identity, grant, &policy, &introduction).await,
+            Err(text) => Err(text),
+        };
+        let outcome = match opened {
+            Ok((session, slot)) => {
+                self.stage = Stage::LoggedIn;
+                self.channels.lead_to(Arc::clone(&session));
+                Outcome::Live(session, slot)
+            }
+            Err(text) => {
+                self.stage = Stage::LoggedIn;
+                self.channels.turn_away(text);
+                Outcome::TurnedAway
+            }
+        };
+        if let Some(sender) = self.outcome.take() {
+            let _ = sender.send(outcome);
+        }
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<server::Msg>,
+        open: ChannelOpenHandle,
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.channels.open(channel, open, session.handle(), self.door.target_settings()).await;
+        Ok(())
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _: Channel<server::Msg>,
+        _: &str,
+        _: u32,
+        open: ChannelOpenHandle,
+        _: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel("x11 channel", open).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<server::Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        open: ChannelOpenHandle,
+        _: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel(&format!("direct-tcpip channel to {host}:{port}"), open).await;
+        Ok(())
+    }
+
+    async fn channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<server::Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        open: ChannelOpenHandle,
+        _: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel(&format!("forwarded-tcpip channel to {host}:{port}"), open).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<server::Msg>,
+        path: &str,
+        open: ChannelOpenHandle,
+        _: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_channel(&format!("direct-streamlocal channel to {path}"), open).await;
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut server::Session) -> Result<(), Self::Error> {
+        self.channels.data(id, data);
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        id: ChannelId,
+        code: u32,
+        _: &[u8],
+        _: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.channels.refused(id.number(), &format!("extended data {code}"), "clients have no extended data to send");
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.channels.window()
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut server::Session) -> Result<(), Self::Error> {
+        self.channels.eof(id);
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut server::Session) -> Result<(), Self::Error> {
+        self.channels.close(id);
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        term: &str,
+        cols: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        modes: &[(Pty, u32)],
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        // The library leaves the end mark in place of opcodes that it does not know.
+        let modes: Vec<_> = modes.iter().copied().filter(|(code, _)| *code != Pty::TTY_OP_END).collect();
+        let event = Event::map(pty::TYPE, id.number())
+            .with(pty::TERM, term.as_bytes())
+            .with(pty::COLS, cols)
+            .with(pty::ROWS, rows)
+            .with(pty::WIDTH, width)
+            .with(pty::HEIGHT, height)
+            .with(pty::MODES, encode_modes(&modes).as_slice());
+        let request = Request::Pty { term: term.to_owned(), size: Size { cols, rows, width, height }, modes };
+        self.ask(id, Ask::Pty, request, |accepted| event.with(pty::ACCEPTED, accepted), session).await
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        let allowed = self.channels.session().is_some_and(|session| session.limits().env_passes(name));
+        let event =
+            Event::map(env::TYPE, id.number()).with(env::NAME, name.as_bytes()).with(env::VALUE, value.as_bytes());
+        let request = Request::Env { name: name.to_owned(), value: value.to_owned() };
+        self.ask(id, Ask::Env { allowed }, request, |accepted| event.with(env::ACCEPTED, accepted), session).await
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut server::Session) -> Result<(), Self::Error> {
+        let event = |accepted: bool| Event::map(shell::TYPE, id.number()).with(shell::ACCEPTED, accepted);
+        self.ask(id, Ask::Shell, Request::Shell, event, session).await
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        let event = Event::map(exec::TYPE, id.number()).with(exec::COMMAND, command);
+        let request = Request::Exec(command.to_vec());
+        self.ask(id, Ask::Exec, request, |accepted| event.with(exec::ACCEPTED, accepted), session).await
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        let event = Event::map(subsystem::TYPE, id.number()).with(subsystem::NAME, name.as_bytes());
+        let event = |accepted: bool| event.with(subsystem::ACCEPTED, accepted);
+        self.ask(id, Ask::Subsystem(name), Request::Sftp, event, session).await
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        cols: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        _: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        let event = Event::map(resize::TYPE, id.number())
+            .with(resize::COLS, cols)
+            .with(resize::ROWS, rows)
+            .with(resize::WIDTH, width)
+            .with(resize::HEIGHT, height);
+        self.channels.tell(id, Told::Resize(Size { cols, rows, width, height }), event);
+        Ok(())
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut server::Session) -> Result<(), Self::Error> {
+        let event =
+            Event::map(event::signal::TYPE, id.number()).with(event::signal::NAME, signal_name(&signal).as_bytes());
+        self.channels.tell(id, Told::Signal(signal), event);
+        Ok(())
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        self.channels.refused(id.number(), "x11-req", "X11 is not forwarded");
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn agent_request(&mut self, id: ChannelId, _: &mut server::Session) -> Result<bool, Self::Error> {
+        self.channels.refused(id.number(), "auth-agent-req@openssh.com", "agents are not forwarded");
+        Ok(false)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        host: &str,
+        port: &mut u32,
+        _: &mut server::Session,
+    ) -> Result<bool, Self::Error> {
+        self.channels.refused(0, &format!("tcpip-forward of {host}:{port}"), "nothing is forwarded back");
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, _: &mut server::Session) -> Result<bool, Self::Error> {
+        self.channels.refused(0, &format!("streamlocal-forward of {path}"), "nothing is forwarded back");
+        Ok(false)
+    }
+}
+
+/// Encodes terminal modes as on the wire (RFC 4254 §8).
+fn encode_modes(modes: &[(Pty, u32)]) -> Vec<u8> {
+    let mut encoded: Vec<u8> =
+        modes.iter().flat_map(|(code, value)| std::iter::once(*code as u8).chain(value.to_be_bytes())).collect();
+    encoded.push(Pty::TTY_OP_END as u8);
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_modes_are_recorded_as_on_the_wire() {
+        assert_eq!(encode_modes(&[(Pty::ECHO, 1), (Pty::VINTR, 3)]), [53, 0, 0, 0, 1, 1, 0, 0, 0, 3, 0]);
+        assert_eq!(encode_modes(&[]), [0]);
+    }
+}

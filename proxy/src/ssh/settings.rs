@@ -1,0 +1,150 @@
+//! Algorithms and sizes that both SSH legs run with.
+//!
+//! Lists what may be negotiated and nothing else: no SHA-1, no CBC or CTR, no group exchange, no compression. Knows no
+//! connection.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, client, compression, kex, mac, server};
+
+use crate::config::{Config, Limits};
+
+/// Bytes a channel's sender may have on the way: enough for 1 Gbit/s over 30 ms.
+pub(crate) const WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The largest packet asked for. More than the usual 32 KiB halves the cost per byte.
+const PACKET: u32 = 65_535;
+
+/// Messages that the library queues for its own task.
+const EVENT_BUFFER: usize = 64;
+
+/// Says what we are, not which version: that is for those who have logged in.
+const IDENT: &str = "SSH-2.0-Casemate";
+
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::DH_G16_SHA512,
+    kex::DH_G18_SHA512,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// Host keys, and on the client leg the signatures that a login may be made with. `sk-…` stand here for the latter: the
+/// library filters the former by the keys there are.
+const KEYS: &[Algorithm] = &[
+    Algorithm::Ed25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::SkEd25519,
+    Algorithm::SkEcdsaSha2NistP256,
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+];
+
+/// What a target may prove itself with: no `sk-…`, which hosts do not have.
+const TARGET_KEYS: &[Algorithm] = &[
+    Algorithm::Ed25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+];
+
+/// GCM first: the hardware does it. The client's order decides on its leg, so ChaCha20 stays for those who put it first.
+const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305];
+
+const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+
+fn preferred(keys: &'static [Algorithm]) -> Preferred {
+    Preferred {
+        kex: Cow::Borrowed(KEX),
+        key: Cow::Borrowed(keys),
+        host_key_certificates: Cow::Borrowed(&[]),
+        cipher: Cow::Borrowed(CIPHERS),
+        mac: Cow::Borrowed(MACS),
+        compression: Cow::Borrowed(&[compression::NONE]),
+    }
+}
+
+/// Whether a login may be signed with that algorithm: everything the server advertises.
+pub(crate) fn accepts_signature(algorithm: &Algorithm) -> bool {
+    KEYS.contains(algorithm)
+}
+
+/// Makes the settings of the server that clients meet.
+pub(crate) fn server(config: &Config) -> Arc<server::Config> {
+    let limits = &config.limits;
+    Arc::new(server::Config {
+        server_id: SshId::Standard(Cow::Borrowed(IDENT)),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        // Refusing an offered key slowly only delays people whose agent holds many.
+        auth_rejection_time: Duration::ZERO,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: config.host_keys.iter().map(|host_key| host_key.key.as_ref().clone()).collect(),
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        event_buffer_size: EVENT_BUFFER,
+        preferred: preferred(KEYS),
+        // A second fence behind our own counters; the library also counts signatures that do not verify, unseen by us.
+        max_auth_attempts: (limits.attempts.saturating_add(limits.probes)) as usize,
+        inactivity_timeout: None,
+        keepalive_interval: Some(limits.keepalive),
+        // A stopped client answers nothing and is not dead: TCP tells the two apart.
+        keepalive_max: 0,
+        nodelay: true,
+        ..server::Config::default()
+    })
+}
+
+/// Makes the settings of the client that targets meet.
+pub(crate) fn target(limits: &Limits) -> Arc<client::Config> {
+    Arc::new(client::Config {
+        client_id: SshId::Standard(Cow::Borrowed(IDENT)),
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        preferred: preferred(TARGET_KEYS),
+        inactivity_timeout: None,
+        keepalive_interval: Some(limits.keepalive),
+        // Held reads hold the answers back too.
+        keepalive_max: 0,
+        nodelay: true,
+        ..client::Config::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_signed_with_sha1_is_not_accepted() {
+        assert!(accepts_signature(&Algorithm::Rsa { hash: Some(HashAlg::Sha256) }));
+        assert!(accepts_signature(&Algorithm::SkEd25519));
+        assert!(!accepts_signature(&Algorithm::Rsa { hash: None }));
+        assert!(!accepts_signature(&Algorithm::Dsa));
+    }
+
+    #[test]
+    fn only_what_is_authenticated_and_uncompressed_is_offered() {
+        for list in [preferred(KEYS), preferred(TARGET_KEYS)] {
+            assert_eq!(list.compression.as_ref(), [compression::NONE]);
+            assert!(list.cipher.iter().all(|name| name.as_ref().contains("gcm") || name.as_ref().contains("poly1305")));
+            assert!(list.mac.iter().all(|name| name.as_ref().ends_with("-etm@openssh.com")));
+            assert!(
+                list.kex.iter().all(|name| !name.as_ref().contains("sha1") && !name.as_ref().contains("exchange-"))
+            );
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line: verbs and flags in, an exit status out.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use casemate_recorder::transcript::block::SessionId;
+use clap::{Parser, Subcommand};
+
+use crate::export::{self, Format};
+use crate::reader::{End, Transcript};
+use crate::safe::visible;
+use crate::time::now_us;
+use crate::vault::Vault;
+use crate::verify::{self, Options};
+use crate::{ReplayError, ls, show};
+
+/// Exit status of `verify` for a person who asks for help.
+const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \
+4 cannot decide (no or self-asserted trust, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
+
+#[derive(Debug, Parser)]
+#[command(name = "casemate-replay", version, about = "Reads and verifies Casemate recordings, offline")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Whose signatures count; without it `verify` cannot decide.
+    #[arg(long, global = true, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// Write JSON, one object a line.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List sessions by their start.
+    Ls {
+        /// The vault: a directory.
+        source: String,
+    },
+    /// Show what happened in a session: commands, refusals, results.
+    Show {
+        /// The vault: a directory.
+        source: String,
+        /// A session's id, or the beginning of it.
+        session: String,
+    },
+    /// Write a session in a form that other programs read.
+    Export {
+        /// The vault: a directory.
+        source: String,
+        /// A session's id, or the beginning of it.
+        session: String,
+        /// The form.
+        #[arg(long, value_enum)]
+        format: Format,
+        /// Where to; standard output without it.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Only this channel (text and asciicast).
+        #[arg(long, value_name = "NUMBER")]
+        channel: Option<u32>,
+    },
+    /// Check that everything is here and unchanged.
+    #[command(after_help = VERIFY_EXITS)]
+    Verify {
+        /// The vault: a directory.
+        source: String,
+        /// A checkpoint that was kept outside the vault.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Vec<PathBuf>,
+        /// A slip that a user kept: the whole line.
+        #[arg(long, value_name = "LINE")]
+        slip: Vec<String>,
+        /// Remembers the newest accepted checkpoint of each node from run to run.
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
+        /// Also compute the SHA-256 of every segment. The links fix every byte without it.
+        #[arg(long)]
+        sha256: bool,
+    },
+}
+
+/// Runs the program on its arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; there is nobody else to tell.
+            let _ = writeln!(io::stderr(), "casemate-replay: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<u8, ReplayError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let Arguments { verb, trust, json } = arguments;
+    match verb {
+        Verb::Ls { source } => ls::run(&Vault::open(&source)?, json, &mut out).map(|()| 0),
+        Verb::Show { source, session } => {
+            let vault = Vault::open(&source)?;
+            let transcript = open(&vault, &session)?;
+            show::run(&transcript, json, &mut out).map(|()| 0)
+        }
+        Verb::Export { source, session, format, output, channel } => {
+            let vault = Vault::open(&source)?;
+            let transcript = open(&vault, &session)?;
+            match output {
+                Some(path) => export_to(&path, |out| export::write(&transcript, format, channel, out)),
+                None => export::write(&transcript, format, channel, &mut out),
+            }
+            .map(|()| 0)
+        }
+        Verb::Verify { source, checkpoint, slip, state, sha256 } => {
+            let vault = Vault::open(&source)?;
+            let options =
+                Options { checkpoints: checkpoint, slips: slip, state, trust, sha256, json, now_us: now_us() };
+            verify::run(&vault, &options, &mut out)
+        }
+    }
+}
+
+/// Opens the transcript of the session that `wanted` names.
+fn open(vault: &Vault, wanted: &str) -> Result<Transcript, ReplayError> {
+    let transcript = Transcript::open(vault, find(vault, wanted)?)?;
+    if transcript.end == End::Open {
+        // Somebody who pipes the export should still learn that it is not all.
+        let _ = writeln!(
+            io::stderr(),
+            "casemate-replay: session {} is not finished here: this is what its first {} segments hold",
+            transcript.session(),
+            transcript.segments
+        );
+    }
+    Ok(transcript)
+}
+
+fn find(vault: &Vault, wanted: &str) -> Result<SessionId, ReplayError> {
+    let listing = vault.sessions()?;
+    let lower = wanted.to_ascii_lowercase();
+    let mut found = listing.sessions.keys().filter(|session| session.to_string().starts_with(&lower));
+    match (found.next(), found.next()) {
+        (Some(session), None) => Ok(*session),
+        (Some(one), Some(other)) => Err(ReplayError::Usage(format!(
+            "several sessions begin with {:?}, such as {one} and {other}: give more of the id",
+            visible(wanted)
+        ))),
+        (None, _) => Err(ReplayError::Usage(format!(
+            "no session in this vault begins with {:?}: `ls` lists them",
+            visible(wanted)
+        ))),
+    }
+}
+
+/// Writes a file that only its owner can read, and that bears its name only when it is whole.
+fn export_to(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), ReplayError>) -> Result<(), ReplayError> {
+    let special = std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file());
+    let mut part = path.file_name().unwrap_or_default().to_owned();
+    part.push(".part");
+    let target = if special { path.to_owned() } else { path.with_file_name(part) };
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&target);
+    let file: File = opened.map_err(ReplayError::io("create", &target))?;
+    let mut out = BufWriter::new(file);
+    let written = write(&mut out).and_then(|()| out.flush().map_err(ReplayError::io("write", &target)));
+    if special {
+        return written;
+    }
+    match written {
+        Ok(()) => std::fs::rename(&target, path).map_err(ReplayError::io("rename into place", path)),
+        Err(error) => {
+            // The half export is of no use; if it cannot be removed, its name says what it is.
+            let _ = std::fs::remove_file(&target);
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Reads and verifies recordings, offline.
+//!
+//! Of the recorder it shares only what works on bytes in memory: the transcript format, the node log, the trust file.
+//! It opens no network connection and needs no key but public ones.
+
+pub mod cli;
+mod error;
+pub mod export;
+mod json;
+mod ls;
+pub mod reader;
+mod safe;
+mod show;
+mod time;
+pub mod vault;
+pub mod verify;
+
+pub use error::ReplayError;

@@ -1,0 +1,53 @@
+//! Times as people and JSON readers get them: RFC 3339 in UTC, and lengths of time in plain units.
+
+use jiff::Timestamp;
+
+/// Shows microseconds since 1970 as RFC 3339 in UTC, with all six digits.
+pub(crate) fn rfc3339(wall_us: u64) -> String {
+    let timestamp = i64::try_from(wall_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+    format!("{:.6}", timestamp.unwrap_or(Timestamp::MAX))
+}
+
+/// Returns the UTC day of microseconds since 1970 as `2026/11/22`, the way a vault's directories are named.
+pub(crate) fn day_path(wall_us: u64) -> String {
+    rfc3339(wall_us).get(..10).unwrap_or_default().replace('-', "/")
+}
+
+/// Shows a length of time in the largest unit that leaves a sensible number.
+pub(crate) fn length(us: u64) -> String {
+    match us / 1_000_000 {
+        0 => format!("{} ms", us / 1000),
+        s @ 1..=119 => format!("{s} s"),
+        s @ 120..=7199 => format!("{} min", s / 60),
+        s @ 7200..=172_799 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// Shows a moment inside a session as `h:mm:ss.mmm`.
+pub(crate) fn offset(us: u64) -> String {
+    let ms = us / 1000;
+    format!("{}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
+}
+
+/// Returns the current time in microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        assert_eq!(rfc3339(1_763_769_600_000_001), "2025-11-22T00:00:00.000001Z");
+        assert_eq!(day_path(1_763_769_599_999_999), "2025/11/21");
+        assert_eq!(rfc3339(u64::MAX).get(..4), Some("9999"));
+        assert_eq!(offset(3_661_001_000), "1:01:01.001");
+        assert_eq!(
+            (length(999), length(119_000_000), length(7_200_000_000)),
+            ("0 ms".into(), "119 s".into(), "2 h".into())
+        );
+    }
+}

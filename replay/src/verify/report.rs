@@ -1,0 +1,219 @@
+//! The report of `verify`: JSON lines for programs, a page of text for people. The same facts in both.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use super::log::NodeFacts;
+use super::{Findings, Judged, Status};
+use crate::ReplayError;
+use crate::json::Object;
+use crate::safe::visible;
+use crate::time::{length, rfc3339};
+
+/// What no verdict of this program says, however clean.
+const NOT_PROVEN: [&str; 4] = [
+    "that every connection went through the bastion: compare with the targets' own logs",
+    "what a target executed: a terminal stream shows what was typed and shown",
+    "anything that happened after the newest anchor",
+    "honesty of the daemon while it recorded: root on the bastion can leave things out from then on",
+];
+
+/// Writes the report.
+///
+/// # Errors
+/// The output cannot be written.
+pub(super) fn write(findings: &Findings, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
+    let lines = if json { json_lines(findings) } else { text_lines(findings) };
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
+    written.map_err(ReplayError::io("write the report to", Path::new("the output")))
+}
+
+impl Findings {
+    fn verdict(&self) -> &'static str {
+        match self.exit {
+            0 => "clean",
+            1 => "altered",
+            3 => "exceptions",
+            _ => "undecided",
+        }
+    }
+
+    fn count(&self, status: Status) -> usize {
+        self.sessions.iter().filter(|judged| judged.status == status).count()
+    }
+
+    /// The newest moment up to which every node is anchored, in microseconds since 1970.
+    fn as_of_us(&self) -> Option<u64> {
+        self.nodes.iter().map(NodeFacts::as_of_us).min().flatten()
+    }
+
+    fn all_altered(&self) -> Vec<String> {
+        let of_nodes =
+            self.nodes.iter().flat_map(|node| node.altered.iter().map(|what| format!("{}: {what}", node.name)));
+        self.altered.iter().cloned().chain(of_nodes).map(|what| visible(&what)).collect()
+    }
+
+    fn all_remarks(&self) -> Vec<String> {
+        let of_nodes =
+            self.nodes.iter().flat_map(|node| node.remarks.iter().map(|what| format!("{}: {what}", node.name)));
+        self.remarks.iter().cloned().chain(of_nodes).map(|what| visible(&what)).collect()
+    }
+}
+
+/// Names a kind of transcript by its number in the log.
+pub(super) fn kind_name(kind: u8) -> &'static str {
+    match kind {
+        0 => "session",
+        1 => "portal",
+        2 => "control",
+        _ => "unknown",
+    }
+}
+
+/// Names a protocol by its number in the log.
+pub(super) fn protocol_name(protocol: u8) -> Option<&'static str> {
+    match protocol {
+        1 => Some("ssh"),
+        2 => Some("pg"),
+        _ => None,
+    }
+}
+
+/// The largest time between two neighbouring anchors of a node, with the log's own ends, in microseconds.
+fn largest_gap_us(node: &NodeFacts) -> u64 {
+    let mut times: Vec<u64> = node.anchors.iter().map(|anchor| anchor.wall_us).collect();
+    times.extend([node.first_us, node.newest_us]);
+    times.sort_unstable();
+    times.iter().zip(times.iter().skip(1)).map(|(a, b)| b - a).max().unwrap_or(0)
+}
+
+fn anchors_by_keeper(node: &NodeFacts) -> BTreeMap<&'static str, usize> {
+    let mut by = BTreeMap::new();
+    for anchor in &node.anchors {
+        *by.entry(anchor.kept_by).or_default() += 1;
+    }
+    by
+}
+
+fn json_lines(findings: &Findings) -> Vec<String> {
+    let mut lines: Vec<String> = findings.sessions.iter().map(session_line).collect();
+    let mut last = Object::new()
+        .with("verdict", findings.verdict())
+        .with("exit", findings.exit)
+        .with("as_of", findings.as_of_us().map(rfc3339))
+        .with("opened", findings.sessions.len());
+    for status in Status::ALL {
+        last = last.with(status.name(), findings.count(status));
+    }
+    let nodes: Vec<serde_json::Value> = findings
+        .nodes
+        .iter()
+        .map(|node| {
+            serde_json::json!({
+                "node": node.name,
+                "size": node.size,
+                "trusted": node.listed,
+                "checkpoints": node.checkpoints,
+                "newest": rfc3339(node.newest_us),
+                "as_of": node.as_of_us().map(rfc3339),
+                "anchors": anchors_by_keeper(node),
+                "largest_gap_us": largest_gap_us(node),
+                "acts": node.acts,
+            })
+        })
+        .collect();
+    let last = last
+        .with("nodes", nodes)
+        .with("altered_findings", findings.all_altered())
+        .with("undecided_because", &findings.undecided)
+        .with("remarks", findings.all_remarks())
+        .with("sha256", findings.sha256)
+        .with("not_proven", NOT_PROVEN);
+    lines.push(last.finish());
+    lines
+}
+
+fn session_line(judged: &Judged) -> String {
+    let facts = &judged.facts;
+    let plan = &facts.plan;
+    Object::new()
+        .with("session", plan.open.session.to_string())
+        .with("node", &plan.node)
+        .with("ordinal", plan.open.ordinal)
+        .with("kind", kind_name(plan.open.kind))
+        .with("protocol", protocol_name(plan.open.protocol))
+        .with("start", rfc3339(plan.open.wall_us))
+        .with("end", plan.end.as_ref().map(|end| rfc3339(end.close.wall_us)))
+        .with("status", judged.status.name())
+        .with("reason", judged.reason.as_deref().map(visible))
+        .with("exposure_us", judged.exposure_us)
+        .with("events", facts.events)
+        .with("blocks", facts.blocks)
+        .with("bytes", facts.stream_bytes)
+        .with("stored_bytes", facts.bytes)
+        .with("length_us", facts.length_us)
+        .with("retain_until", rfc3339(plan.open.retain_until_us))
+        .finish()
+}
+
+fn text_lines(findings: &Findings) -> Vec<String> {
+    let as_of = findings.as_of_us().map_or_else(|| "no anchor".to_owned(), |us| format!("as of {}", rfc3339(us)));
+    let mut lines = vec![format!("verdict: {} (exit {}), {as_of}", findings.verdict(), findings.exit)];
+    let terms: Vec<String> =
+        Status::ALL.iter().map(|status| format!("{} {}", findings.count(*status), status.name())).collect();
+    lines.push(format!("opened {} = {}", findings.sessions.len(), terms.join(" + ")));
+    let section = |lines: &mut Vec<String>, title: &str, items: Vec<String>| {
+        if !items.is_empty() {
+            lines.push(String::new());
+            lines.push(title.to_owned());
+            lines.extend(items.into_iter().map(|item| format!("  {item}")));
+        }
+    };
+    section(&mut lines, "altered or missing:", findings.all_altered());
+    section(&mut lines, "cannot be decided, because:", findings.undecided.iter().map(|what| visible(what)).collect());
+    let not_clean = findings.sessions.iter().filter(|judged| judged.status != Status::Clean).map(session_text);
+    section(&mut lines, "sessions that are not clean:", not_clean.collect());
+    section(&mut lines, "nodes:", findings.nodes.iter().map(node_text).collect());
+    section(&mut lines, "remarks, without consequence:", findings.all_remarks());
+    let method = if findings.sha256 {
+        "every link, seal, index and leaf, and the SHA-256 of every segment"
+    } else {
+        "every link, seal, index and leaf; links fix every byte, so the SHA-256 of segments was not computed (--sha256)"
+    };
+    let retention = "files in a directory are tamper-evident, not tamper-proof: no lock was checked";
+    section(&mut lines, "checked:", vec![method.to_owned(), retention.to_owned()]);
+    section(&mut lines, "not proven:", NOT_PROVEN.map(str::to_owned).to_vec());
+    lines
+}
+
+fn session_text(judged: &Judged) -> String {
+    let plan = &judged.facts.plan;
+    let mut line = format!("{} {} {}", plan.open.session, judged.status.name(), kind_name(plan.open.kind));
+    if let Some(reason) = &judged.reason {
+        line.push_str(": ");
+        line.push_str(&visible(reason));
+    }
+    if let Some(exposure) = judged.exposure_us {
+        line.push_str(&format!(" (exposure {})", length(exposure)));
+    }
+    line
+}
+
+fn node_text(node: &NodeFacts) -> String {
+    let anchors: Vec<String> = anchors_by_keeper(node).iter().map(|(by, count)| format!("{count} by {by}")).collect();
+    let anchors = if anchors.is_empty() {
+        "no anchors".to_owned()
+    } else {
+        format!("anchors: {}, largest gap {}", anchors.join(", "), length(largest_gap_us(node)))
+    };
+    let acts: Vec<String> = node.acts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    let acts = if acts.is_empty() { String::new() } else { format!("; acts: {}", acts.join(", ")) };
+    visible(&format!(
+        "{}: {} leaves up to {}, {} checkpoints fit; {anchors}{acts}",
+        node.name,
+        node.size,
+        rfc3339(node.newest_us),
+        node.checkpoints
+    ))
+}

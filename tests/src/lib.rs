@@ -1,0 +1,18 @@
+//! The harness: a real sshd as target, a real bastion before it, stock clients, and oracles of their own.
+//!
+//! The rig, the demo, the benchmarks and every end-to-end test stand on this code. It reaches the product only as a
+//! person would: by its programs, its configuration file, its sockets and its vault. It refuses to know how any of
+//! them work inside, so a test can never agree with the code by sharing it.
+
+pub mod bastion;
+pub mod bins;
+pub mod client;
+pub mod keys;
+pub mod noise;
+pub mod oracle;
+pub mod process;
+pub mod pty;
+pub mod rig;
+pub mod scale;
+pub mod sshd;
+pub mod vault;

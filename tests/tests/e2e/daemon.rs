@@ -1,0 +1,211 @@
+//! The daemon's life: reload, drain, restart, and what it refuses to start with.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use casemate_tests::bastion::Bastion;
+use casemate_tests::client::Route;
+use casemate_tests::keys;
+use casemate_tests::process::wait_until;
+use casemate_tests::pty::Terminal;
+use casemate_tests::rig::Lab;
+
+use super::{closed_sessions, control_says, only_session};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_reload_lets_new_people_in_and_cuts_nobody_off() {
+    let lab = Lab::start().unwrap();
+    let ssh = lab.client.ssh(Route::Through, &["-tt"]);
+    let mut terminal = Terminal::start(&ssh, 80, 24).unwrap();
+    terminal.type_in(b"echo before $((1+1))\r").unwrap();
+    terminal.expect("before 2", PATIENCE).unwrap();
+
+    let newcomer = lab.dir.join("dave");
+    let public = keys::make(&newcomer, "ed25519").unwrap();
+    let mut config = fs::read_to_string(lab.bastion.config()).unwrap();
+    config += &format!(
+        "\n[[person]]\nname = \"dave\"\nkeys = [\"{public}\"]\n[[access]]\nperson = \"dave\"\ntargets = [\"web1\"]\nroles = [\"{}\"]\n",
+        lab.target.user
+    );
+    fs::write(lab.bastion.config(), config).unwrap();
+    let identity = newcomer.display().to_string();
+    let dave = ["-o", "IdentityFile=none", "-i", &identity, "-l", "dave+web1"];
+    assert_eq!(lab.exec_with(Route::Through, &dave, "echo in", std::io::empty()).unwrap().code(), 255);
+    lab.bastion.reload();
+    assert!(wait_until(PATIENCE, || lab.exec_with(Route::Through, &dave, "echo in", std::io::empty()).unwrap().out()
+        == "in\n"));
+
+    terminal.type_in(b"echo still $((2+2))\r").unwrap();
+    terminal.expect("still 4", PATIENCE).unwrap();
+    // A file with a mistake in it changes nothing, and says so.
+    let good = fs::read_to_string(lab.bastion.config()).unwrap();
+    fs::write(lab.bastion.config(), format!("nonsense = 1\n{good}")).unwrap();
+    lab.bastion.reload();
+    assert!(wait_until(PATIENCE, || lab.bastion.log().contains("nonsense")), "{}", lab.bastion.log());
+    assert_eq!(lab.exec_with(Route::Through, &dave, "echo in", std::io::empty()).unwrap().out(), "in\n");
+    terminal.type_in(b"exit\r").unwrap();
+    terminal.wait(PATIENCE).unwrap();
+    lab.bastion.stop();
+    assert!(control_says(&lab.vault(), "daemon", &["reload"]), "the reload is on record");
+}
+
+#[test]
+fn a_stop_seals_what_is_open_and_a_start_goes_on() {
+    let lab = Lab::start().unwrap();
+    assert_eq!(lab.exec(Route::Through, "echo first").unwrap().code(), 0);
+    // `drain` lets sessions finish: this one does, while new ones find no door.
+    let ssh = lab.client.ssh(Route::Through, &["-tt"]);
+    let mut terminal = Terminal::start(&ssh, 80, 24).unwrap();
+    terminal.type_in(b"echo open $((3+3))\r").unwrap();
+    terminal.expect("open 6", PATIENCE).unwrap();
+    lab.bastion.process.signal(rustix::process::Signal::TERM);
+    terminal.type_in(b"sleep 1; echo drained $((4+4)); exit\r").unwrap();
+    let _ = terminal.wait(PATIENCE);
+    assert!(lab.bastion.process.wait_gone(PATIENCE), "{}", lab.bastion.log());
+
+    let verdict = lab.vault().verify(&[]).unwrap();
+    verdict.unaltered().unwrap();
+    assert_eq!(verdict.term("recovered"), 0, "a stop is no crash: {}", verdict.summary);
+    let sessions = closed_sessions(&lab.vault(), 2);
+    assert!(String::from_utf8_lossy(&sessions[1].1.bytes("ssh.out")).contains("drained 8"), "the session could finish");
+
+    let mut bastion = lab.bastion.clone();
+    bastion.again().unwrap();
+    assert_eq!(lab.exec(Route::Through, "echo second").unwrap().out(), "second\n");
+    assert_eq!(closed_sessions(&lab.vault(), 3).len(), 3);
+    let verdict = lab.vault().verify(&[]).unwrap();
+    verdict.unaltered().unwrap();
+    bastion.stop();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused() {
+    let lab = Lab::start().unwrap();
+    let other = lab.dir.join("bastion/other.toml");
+    let config = fs::read_to_string(lab.bastion.config()).unwrap();
+    let port = casemate_tests::sshd::free_port().unwrap();
+    fs::write(&other, config.replace(&lab.bastion.port.to_string(), &port.to_string())).unwrap();
+    let done = Bastion::casemate(&["serve", "--config", &other.display().to_string()]).unwrap();
+    assert_ne!(done.code(), 0);
+    assert!(!done.err().is_empty());
+    assert_eq!(lab.exec(Route::Through, "echo untouched").unwrap().out(), "untouched\n");
+    only_session(&lab.vault());
+}
+
+#[test]
+fn a_log_that_was_rolled_back_is_refused() {
+    let lab = Lab::start().unwrap();
+    assert_eq!(lab.exec(Route::Through, "echo one").unwrap().code(), 0);
+    only_session(&lab.vault());
+    lab.bastion.stop();
+    let state = lab.dir.join("bastion/state");
+    let saved = lab.dir.join("saved");
+    copy(&state, &saved);
+    let mut bastion = lab.bastion.clone();
+    bastion.again().unwrap();
+    assert_eq!(lab.exec(Route::Through, "echo two").unwrap().code(), 0);
+    closed_sessions(&lab.vault(), 2);
+    bastion.stop();
+    // The state of yesterday, and a vault that knows of today.
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&saved, &state).unwrap();
+    let error = bastion.again().unwrap_err().to_string();
+    assert!(error.contains("roll") || error.contains("shorter"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_with_line_and_remedy() {
+    let lab = Lab::start().unwrap();
+    let good = fs::read_to_string(lab.bastion.config()).unwrap();
+    let file = lab.dir.join("bastion/bad.toml");
+    let check = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Bastion::casemate(&["check", "--config", &file.display().to_string()]).unwrap()
+    };
+    assert_eq!(check(&good).code(), 0, "{}", check(&good).err());
+    let port = lab.target.port.to_string();
+    let cases = [
+        ("an unknown field", format!("colour = \"red\"\n{good}"), "colour"),
+        ("no TOML", format!("{good}\n[[["), "bad.toml:"),
+        ("no encryption said", good.replace("encryption = \"none\"", ""), "encryption"),
+        ("a durability of its own", good.replace("[listen]", "durability_x = 1\n[listen]"), "durability_x"),
+        ("a port that is none", good.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:99999"), "address"),
+        ("a person that is nobody", good.replace("person = \"alice\"", "person = \"nobody\""), "nobody"),
+        ("a target that is nowhere", good.replace("targets = [\"web1\"]", "targets = [\"web9\"]"), "web9"),
+        ("the same name twice", format!("{good}\n[[person]]\nname = \"alice\"\nkeys = []\n"), "alice"),
+        ("not UTF-8", String::new(), ""),
+    ];
+    for (name, text, said) in &cases {
+        if *text == good {
+            panic!("{name}: the case changes nothing");
+        }
+        let done = check(text);
+        assert_ne!(done.code(), 0, "{name}");
+        assert!(done.err().contains(said), "{name}: {}", done.err());
+        assert!(!done.err().contains("panicked"), "{name}: {}", done.err());
+    }
+    // Keys that others can read, and keys that are links to somewhere else.
+    let key = lab.dir.join("bastion/keys/ssh_host_ed25519_key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let done = check(&good);
+    assert_ne!(done.code(), 0);
+    assert!(done.err().contains("ssh_host_ed25519_key"), "{}", done.err());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let moved = lab.dir.join("bastion/moved");
+    fs::rename(&key, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &key).unwrap();
+    assert_ne!(check(&good).code(), 0, "a link is not followed");
+}
+
+#[test]
+fn init_and_target_add_make_a_configuration_that_works() {
+    let lab = Lab::start().unwrap();
+    let dir = lab.dir.join("by hand");
+    let port = casemate_tests::sshd::free_port().unwrap();
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let (at, config) = (text(dir.clone()), text(dir.join("casemate.toml")));
+    let public = text(keys::public_path(&lab.identity()));
+    let listen = format!("127.0.0.1:{port}");
+    let init = ["init", "--dir", &at, "--listen", &listen, "--person", "alice", "--key", &public];
+    Bastion::casemate(&init).unwrap().ok().unwrap();
+    assert_ne!(Bastion::casemate(&init).unwrap().code(), 0, "a second init must not overwrite the first");
+    let address = format!("127.0.0.1:{}", lab.target.port);
+    let role = format!("{}={}", lab.target.user, text(lab.target.identity()));
+    let add = [
+        "target",
+        "add",
+        "--config",
+        &config,
+        "--name",
+        "web1",
+        "--address",
+        &address,
+        "--role",
+        &role,
+        "--allow",
+        "alice",
+        "--yes",
+    ];
+    let done = Bastion::casemate(&add).unwrap().ok().unwrap();
+    assert!(format!("{}{}", done.out(), done.err()).contains("SHA256:"), "the key is shown: {}", done.out());
+    Bastion::casemate(&["check", "--config", &config]).unwrap().ok().unwrap();
+    for path in fs::read_dir(dir.join("keys")).unwrap() {
+        let path = path.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "pub") {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+        }
+    }
+    let bastion = Bastion::serve(&dir, port).unwrap();
+    let options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-p", &port.to_string()];
+    let done = lab.exec_with(Route::Through, &options, "echo by hand", std::io::empty()).unwrap();
+    bastion.stop();
+    assert_eq!(done.out(), "by hand\n", "{}", done.err());
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}

@@ -1,0 +1,39 @@
+//! End to end: stock clients, a real sshd, the real daemon, and its vault read as an auditor would.
+
+// A test that goes wrong is to stop on the spot, helpers included.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bad_input;
+mod daemon;
+mod login;
+mod session;
+mod story;
+mod transparency;
+
+use std::time::Duration;
+
+use casemate_tests::vault::{Transcript, Vault};
+
+/// Waits until `count` sessions ended and are in the vault, and returns them, oldest first.
+fn closed_sessions(vault: &Vault, count: usize) -> Vec<(String, Transcript)> {
+    vault.settle(count, Duration::from_secs(10)).unwrap();
+    vault.transcripts().unwrap()
+}
+
+/// Returns the transcript of the only session, closed.
+fn only_session(vault: &Vault) -> Transcript {
+    let mut sessions = closed_sessions(vault, 1);
+    assert_eq!(sessions.len(), 1, "one session was expected");
+    sessions.remove(0).1
+}
+
+/// Tells whether the daemon's own record holds an event of that type that says all of this.
+///
+/// It is in the vault once its segment rolled or the daemon ended: stop the daemon first.
+fn control_says(vault: &Vault, kind: &str, texts: &[&str]) -> bool {
+    let controls = vault.of_kind("control").unwrap();
+    controls.iter().any(|control| {
+        let transcript = vault.transcript(control["session"].as_str().unwrap()).unwrap();
+        transcript.of(kind).any(|event| texts.iter().all(|text| event.to_string().contains(text)))
+    })
+}

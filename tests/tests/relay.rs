@@ -1,0 +1,292 @@
+//! The relay under load: back-pressure without deadlock, bounded memory, order at the end, nothing left behind.
+//!
+//! Sizes are small in `make test` and those of the acceptance list in `make soak`.
+
+// A test that goes wrong is to stop on the spot, helpers included.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use casemate_tests::client::Route;
+use casemate_tests::noise::Noise;
+use casemate_tests::process::{nothing, open_files, rss, run, wait_until};
+use casemate_tests::rig::{Lab, Options, login};
+use casemate_tests::scale::{MIB, pick};
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn peer() -> String {
+    casemate_tests::bins::path("casemate-peer").unwrap().display().to_string()
+}
+
+fn hash_of(seed: u64, bytes: u64) -> blake3::Hash {
+    let mut hash = blake3::Hasher::new();
+    std::io::copy(&mut Noise::new(seed).take_bytes(bytes), &mut hash).unwrap();
+    hash.finalize()
+}
+
+/// Reads to the end, and returns how much came and its hash; nothing is kept.
+fn digest(mut from: impl Read) -> (u64, blake3::Hash) {
+    let mut hash = blake3::Hasher::new();
+    let bytes = std::io::copy(&mut from, &mut hash).unwrap();
+    (bytes, hash.finalize())
+}
+
+/// Watches the bastion's memory while something runs, and returns the most it held.
+fn peak_rss<T>(lab: &Lab, work: impl FnOnce() -> T) -> (T, u64) {
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let pid = lab.bastion.process.pid;
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                peak = peak.max(rss(pid));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            peak
+        });
+        let result = work();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (result, watcher.join().unwrap())
+    })
+}
+
+#[test]
+fn duplex_cat_does_not_deadlock() {
+    let lab = Lab::start().unwrap();
+    let bytes = pick(24, 200) * MIB;
+    let mut ssh =
+        lab.client.ssh(Route::Through, &[]).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut to = ssh.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || std::io::copy(&mut Noise::new(1).take_bytes(bytes), &mut to).unwrap());
+    assert_eq!(digest(ssh.stdout.take().unwrap()), (bytes, hash_of(1, bytes)));
+    writer.join().unwrap();
+    assert!(ssh.wait().unwrap().success());
+}
+
+#[test]
+fn a_stalled_channel_stalls_no_other() {
+    let lab = Lab::start().unwrap();
+    let socket = lab.dir.join("mux");
+    let path = format!("ControlPath={}", socket.display());
+    let mut master = lab.client.ssh(Route::Through, &["-o", &path, "-o", "ControlMaster=yes", "-N"]).spawn().unwrap();
+    assert!(wait_until(Duration::from_secs(30), || socket.exists()));
+    let options = ["-o", path.as_str()];
+    // A download that nobody reads, and an upload that nobody takes.
+    let mut down =
+        lab.client.ssh(Route::Through, &options).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let bytes = pick(4, 64) * MIB;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let done = lab.exec_with(Route::Through, &options, &format!("{} source {bytes} 9", peer()), nothing()).unwrap();
+        assert_eq!(blake3::hash(&done.stdout), hash_of(9, bytes));
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    }
+    let mut up = lab.client.ssh(Route::Through, &options).arg("sleep 600").stdin(Stdio::piped()).spawn().unwrap();
+    let mut to = up.stdin.take().unwrap();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut Noise::new(2), &mut to);
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    for _ in 0..3 {
+        let done = lab.exec_with(Route::Through, &options, &format!("{} source {bytes} 9", peer()), nothing()).unwrap();
+        assert_eq!(blake3::hash(&done.stdout), hash_of(9, bytes));
+    }
+    // The stalled download is alive: what it was sent so far is still to be had.
+    let mut some = vec![1; 1 << 20];
+    down.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    assert!(some.iter().all(|byte| *byte == 0));
+    for child in [&mut down, &mut up, &mut master] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn slow_readers_cost_bounded_memory() {
+    let lab = Lab::start().unwrap();
+    lab.exec(Route::Through, "true").unwrap();
+    let before = rss(lab.bastion.process.pid);
+    let bytes = pick(96, 2048) * MIB;
+
+    // A client that reads slowly at first, while the target has much to say.
+    let ((), peak) = peak_rss(&lab, || {
+        let mut ssh = lab.client.ssh(Route::Through, &[]);
+        let mut child = ssh.arg(format!("{} source {bytes} 4", peer())).stdout(Stdio::piped()).spawn().unwrap();
+        let mut from = child.stdout.take().unwrap();
+        let mut hash = blake3::Hasher::new();
+        let mut buffer = vec![0; 64 * 1024];
+        for _ in 0..pick(150, 600) {
+            let len = from.read(&mut buffer).unwrap();
+            hash.update(buffer.get(..len).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::io::copy(&mut from, &mut hash).unwrap();
+        assert_eq!(hash.finalize(), hash_of(4, bytes));
+        assert!(child.wait().unwrap().success());
+    });
+    let grown = peak.saturating_sub(before) / MIB;
+    eprintln!("slow client: {grown} MiB more than at rest, at {} MiB transferred", bytes / MIB);
+    assert!(grown <= 96, "the bastion grew by {grown} MiB for a slow client");
+
+    // A target that takes little, while the client has much to send.
+    let bytes = pick(24, 256) * MIB;
+    let rate = pick(6, 8) * MIB;
+    let (done, peak) = peak_rss(&lab, || {
+        let command = format!("{} sink {rate}", peer());
+        run(lab.client.ssh(Route::Through, &[]).arg(command), Noise::new(6).take_bytes(bytes), PATIENCE).unwrap()
+    });
+    assert_eq!(done.out(), format!("{bytes} {}\n", hash_of(6, bytes).to_hex()));
+    let grown = peak.saturating_sub(before) / MIB;
+    eprintln!("slow target: {grown} MiB more than at rest, at {} MiB transferred", bytes / MIB);
+    assert!(grown <= 96, "the bastion grew by {grown} MiB for a slow target");
+}
+
+#[test]
+fn sftp_at_default_depth_goes_through() {
+    let lab = Lab::start().unwrap();
+    let bytes = pick(64, 512) * MIB;
+    let file = lab.dir.join("large");
+    std::io::copy(&mut Noise::new(8).take_bytes(bytes), &mut fs::File::create(&file).unwrap()).unwrap();
+    let (got, put) = (lab.dir.join("got"), lab.dir.join("put"));
+    for batch in
+        [format!("get {} {}\n", file.display(), got.display()), format!("put {} {}\n", file.display(), put.display())]
+    {
+        let mut sftp = lab.client.program("sftp");
+        run(sftp.args(["-q", "-b", "-", "through"]), std::io::Cursor::new(batch), PATIENCE).unwrap().ok().unwrap();
+    }
+    for path in [got, put] {
+        assert_eq!(digest(fs::File::open(&path).unwrap()), (bytes, hash_of(8, bytes)), "{}", path.display());
+    }
+}
+
+// It asks for everything at once and reads answers only when it has asked: the peer that holds its reads deadlocks.
+#[test]
+fn paramiko_get_goes_through() {
+    let lab = Lab::start().unwrap();
+    let bytes = pick(48, 512) * MIB;
+    let (file, got) = (lab.dir.join("large"), lab.dir.join("got"));
+    std::io::copy(&mut Noise::new(9).take_bytes(bytes), &mut fs::File::create(&file).unwrap()).unwrap();
+    let script = r#"
+import sys, paramiko
+port, user, key, remote, local = sys.argv[1:]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)
+sftp = client.open_sftp()
+sftp.get(remote, local)
+client.close()
+"#;
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", script, &lab.bastion.port.to_string(), &login()]).arg(lab.identity()).arg(&file).arg(&got);
+    run(&mut python, nothing(), PATIENCE).unwrap().ok().unwrap();
+    assert_eq!(digest(fs::File::open(&got).unwrap()), (bytes, hash_of(9, bytes)));
+}
+
+#[test]
+fn keys_can_change_every_mebibyte() {
+    let lab = Lab::with(&Options { sshd: "RekeyLimit 1M".to_owned(), ..Options::default() }).unwrap();
+    let bytes = pick(24, 1024) * MIB;
+    let options = ["-o", "RekeyLimit=1M"];
+    let mut ssh = lab.client.ssh(Route::Through, &options);
+    let mut child = ssh.arg(format!("{} source {bytes} 5", peer())).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(digest(child.stdout.take().unwrap()), (bytes, hash_of(5, bytes)));
+    assert!(child.wait().unwrap().success());
+    let command = format!("{} sink", peer());
+    let input = Noise::new(5).take_bytes(bytes);
+    let done = run(lab.client.ssh(Route::Through, &options).arg(command), input, PATIENCE).unwrap();
+    assert_eq!(done.out(), format!("{bytes} {}\n", hash_of(5, bytes).to_hex()));
+}
+
+// The target may send the exit status before the last data (notes on OpenSSH's order): it must not cut the tail.
+#[test]
+fn the_exit_status_comes_after_the_whole_tail() {
+    let lab = Lab::start().unwrap();
+    let (out, err) = (9 * MIB, MIB);
+    for round in 0..pick(15, 1000) {
+        let status = round % 256;
+        let done = lab.exec(Route::Through, &format!("{} flood {out} {err} {status}", peer())).unwrap();
+        assert_eq!(
+            (done.stdout.len() as u64, done.stderr.len() as u64, done.code()),
+            (out, err, status),
+            "round {round}"
+        );
+    }
+}
+
+/// What a daemon holds at rest.
+fn at_rest(lab: &Lab) -> (u64, usize) {
+    (rss(lab.bastion.process.pid), open_files(lab.bastion.process.pid))
+}
+
+#[test]
+fn a_writer_that_waits_goes_away_with_its_peer() {
+    let lab = Lab::start().unwrap();
+    let rounds = pick(6, 50);
+    let mut at_rest_after = Vec::new();
+    for round in 0..rounds + 2 {
+        // The client goes while the target has more to say than anybody reads.
+        let mut child =
+            lab.client.ssh(Route::Through, &[]).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The target goes while the client has more to send than anybody takes.
+        let mut ssh = lab.client.ssh(Route::Through, &[]);
+        let mut child = ssh.arg(format!("exec {} deaf 1", peer())).stdin(Stdio::piped()).spawn().unwrap();
+        let mut to = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || {
+            let chunk = vec![7; 1 << 20];
+            for _ in 0..64 {
+                if to.write_all(&chunk).is_err() {
+                    break;
+                }
+            }
+        });
+        let ended = wait_until(Duration::from_secs(30), || matches!(child.try_wait(), Ok(Some(_))));
+        assert!(ended, "round {round}: the client does not learn that the target's process ended");
+        writer.join().unwrap();
+        assert!(wait_until(Duration::from_secs(20), || {
+            lab.vault()
+                .of_kind("session")
+                .unwrap()
+                .iter()
+                .all(|session| session.get("status").is_some_and(|status| status != "open"))
+        }));
+        // Two rounds to warm up: allocators and logs reach their size.
+        if round >= 1 {
+            at_rest_after.push(at_rest(&lab));
+        }
+    }
+    eprintln!("at rest after each round: {at_rest_after:?}");
+    let (first, last) = (at_rest_after.first().unwrap(), at_rest_after.last().unwrap());
+    assert!(last.1 <= first.1 + 4, "descriptors stay open: {at_rest_after:?}");
+    assert!(last.0 <= first.0 + 48 * MIB, "memory stays in use: {at_rest_after:?}");
+    assert!(
+        lab.target.process.descendants().is_empty()
+            || wait_until(Duration::from_secs(10), || lab.target.process.descendants().is_empty())
+    );
+}
+
+#[test]
+fn a_target_that_asks_for_signs_of_life_keeps_a_stalled_session() {
+    let sshd = "ClientAliveInterval 2\nClientAliveCountMax 3".to_owned();
+    let lab = Lab::with(&Options { sshd, ..Options::default() }).unwrap();
+    let bytes = 32 * MIB;
+    let mut ssh = lab.client.ssh(Route::Through, &[]);
+    let mut child = ssh.arg(format!("{} source {bytes} 3", peer())).stdout(Stdio::piped()).spawn().unwrap();
+    let mut from = child.stdout.take().unwrap();
+    let mut hash = blake3::Hasher::new();
+    let mut first = vec![0; 64 * 1024];
+    from.read_exact(&mut first).unwrap();
+    hash.update(&first);
+    // Nothing is read; queues fill all the way to the target, which asks every two seconds whether we live.
+    std::thread::sleep(Duration::from_secs(20));
+    std::io::copy(&mut from, &mut hash).unwrap();
+    assert_eq!(hash.finalize(), hash_of(3, bytes));
+    assert!(child.wait().unwrap().success());
+}
