@@ -11,7 +11,7 @@ pub mod policy;
 pub mod reload;
 pub mod server;
 pub mod session;
-pub mod ssh;
+mod ssh;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -108,7 +108,12 @@ impl Front {
         session: &mut server::Session,
     ) -> Result<(), FrontError> {
         let answered = self.channels.ask(id, ask, request, event).await;
-        Ok(if answered { session.channel_success(id)? } else { session.channel_failure(id)? })
+        if answered {
+            session.channel_success(id)?;
+        } else {
+            session.channel_failure(id)?;
+        }
+        Ok(())
     }
 }
 

@@ -29,6 +29,10 @@ const BUFFER_LINGERS: Duration = Duration::from_secs(2);
 /// How long a read is put off while a client has sent more than its window explains.
 const PACE: Duration = Duration::from_millis(20);
 
+/// How long a read is put off while more than the limit is queued: every trickle of window that the library grants then
+/// is a packet, and a client that sends them back to back costs more than its bytes are worth. Ends with the backlog.
+const PACE_NARROW: Duration = Duration::from_millis(4);
+
 /// How long a peer may take to close its half after ours was.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
@@ -187,13 +191,16 @@ impl Wire {
                 backlog.poll_admit(cx)
             }
             Brake::Pace { backlog, window, pause } => {
-                if pause.is_none() && backlog.beyond(*window) {
-                    *pause = Some(Box::pin(sleep(PACE)));
+                if pause.is_none() && backlog.exceeds_limit() {
+                    let pace = if backlog.beyond(*window) { PACE } else { PACE_NARROW };
+                    *pause = Some(Box::pin(sleep(pace)));
                 }
-                if let Some(running) = pause {
+                if let Some(running) = pause
+                    && backlog.poll_admit(cx).is_pending()
+                {
                     ready!(running.as_mut().poll(cx));
-                    *pause = None;
                 }
+                *pause = None;
                 Poll::Ready(())
             }
         }

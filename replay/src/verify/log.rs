@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use casemate_recorder::log::leaf::{Close, Leaf, Segment};
+use casemate_recorder::log::leaf::Leaf;
 use casemate_recorder::log::merkle::{Frontier, Hash, leaf_hash};
 use casemate_recorder::log::note::{NOTE_LEN_MAX, Note};
 use casemate_recorder::log::tile::{Content, ENTRY_LEN_MAX, TILE_WIDTH, TileName, bundles, read_entries};
-use casemate_recorder::transcript::block::{Link, SessionId};
 
 use super::anchors::{Anchor, NodeTrust, Signed};
-use super::session::{Boot, LoggedEnd, LoggedHead, LoggedSegment, Plan};
+use super::book::Book;
+use super::session::Plan;
 use crate::ReplayError;
 use crate::time::length;
 use crate::vault::{Listing, LogListing, Vault, read_small};
@@ -89,7 +89,7 @@ impl NodeFacts {
         }
     }
 
-    fn alter(&mut self, what: String) {
+    pub(super) fn alter(&mut self, what: String) {
         if self.altered.len() < FINDINGS_MAX {
             self.altered.push(what);
         }
@@ -142,7 +142,7 @@ pub(super) fn check_node<'a>(
         vault,
         files: TileFiles::new(vault, name, &files),
         facts,
-        book: Book { name, listing, sessions: HashMap::new(), ended: HashMap::new(), boots: HashMap::new() },
+        book: Book::new(name, listing),
         edge: Frontier::new(),
         tiles: Vec::new(),
         newest_wall_us: 0,
@@ -455,132 +455,5 @@ impl<'a> Walk<'a> {
             }
             read => read,
         }
-    }
-}
-
-/// What the leaves say about sessions and starts.
-struct Book<'a> {
-    name: &'a str,
-    listing: &'a Listing,
-    /// Sessions that have not ended yet.
-    sessions: HashMap<SessionId, Plan>,
-    /// Where the others ended.
-    ended: HashMap<SessionId, (u64, Link)>,
-    boots: HashMap<[u8; 16], Boot>,
-}
-
-impl Book<'_> {
-    fn knows(&self, session: SessionId) -> bool {
-        self.sessions.contains_key(&session) || self.ended.contains_key(&session)
-    }
-
-    fn take(&mut self, index: u64, leaf: Leaf, facts: &mut NodeFacts, hand_out: &mut dyn FnMut(Plan)) {
-        match leaf {
-            Leaf::Boot(boot) => {
-                facts.boots += 1;
-                if boot.previous_size > index {
-                    let found = boot.previous_size;
-                    facts.alter(format!(
-                        "leaf {index}: the node started with a log of {found} leaves, and {index} are here"
-                    ));
-                }
-                self.boots.insert(boot.boot_id, Boot { key: boot.boot_pub, wall_us: boot.wall_us });
-            }
-            Leaf::Heartbeat(heartbeat) => {
-                if !self.boots.contains_key(&heartbeat.boot_id) {
-                    facts.alter(format!("leaf {index}: a heartbeat of a start that the log does not know"));
-                }
-            }
-            Leaf::Open(open) => {
-                if open.ordinal != facts.opened {
-                    let expected = facts.opened;
-                    let found = open.ordinal;
-                    facts.alter(format!(
-                        "leaf {index}: opens session {found} of the node, where {expected} should come"
-                    ));
-                }
-                facts.opened += 1;
-                if self.knows(open.session) {
-                    facts.alter(format!("leaf {index}: opens session {} again", open.session));
-                    return;
-                }
-                let present = self.listing.sessions.get(&open.session).cloned().unwrap_or_default();
-                let (session, proof_us) = (open.session, open.wall_us);
-                let plan = Plan {
-                    node: self.name.to_owned(),
-                    open,
-                    index,
-                    boots: facts.boots,
-                    heads: Vec::new(),
-                    segments: BTreeMap::new(),
-                    end: None,
-                    present,
-                    proof_us,
-                    problem: None,
-                };
-                self.sessions.insert(session, plan);
-            }
-            Leaf::Segment(Segment {
-                session,
-                segment_no,
-                bytes,
-                first_block,
-                last_block,
-                last_link,
-                sha256,
-                wall_us,
-            }) => {
-                let Some(plan) = self.sessions.get_mut(&session) else {
-                    facts.alter(format!("leaf {index}: a segment of session {session}, which is not open"));
-                    return;
-                };
-                plan.proof_us = plan.proof_us.max(wall_us);
-                let blocks = Some((first_block, last_block));
-                plan.expect(segment_no, LoggedSegment { bytes, sha256, last_link, blocks, wall_us });
-            }
-            Leaf::Heads { wall_us, heads } => {
-                for head in heads {
-                    self.head(index, wall_us, head, facts);
-                }
-            }
-            Leaf::Close(close) => self.end(index, close, None, facts, hand_out),
-            Leaf::Recovered(recovered) => {
-                let boot = self.boots.get(&recovered.boot_id).copied();
-                self.end(index, recovered.close, Some((recovered.boot_id, boot)), facts, hand_out);
-            }
-            Leaf::Control(control) => *facts.acts.entry(control.what).or_default() += 1,
-            Leaf::Unknown { .. } => *facts.acts.entry(leaf.name().to_owned()).or_default() += 1,
-        }
-    }
-
-    fn head(&mut self, index: u64, wall_us: u64, head: casemate_recorder::log::leaf::Head, facts: &mut NodeFacts) {
-        if let Some(plan) = self.sessions.get_mut(&head.session) {
-            plan.proof_us = plan.proof_us.max(wall_us);
-            if plan.heads.last().is_some_and(|last| last.block_no > head.block_no) {
-                plan.blame(format!("leaf {index}: the log saw the transcript grow shorter"));
-                return;
-            }
-            plan.heads.push(LoggedHead { block_no: head.block_no, link: head.link, events: head.events });
-        } else if self.ended.get(&head.session) != Some(&(head.block_no, head.link)) {
-            facts.alter(format!("leaf {index}: names session {}, which is not open", head.session));
-        }
-    }
-
-    fn end(
-        &mut self,
-        index: u64,
-        close: Close,
-        recovered: Option<([u8; 16], Option<Boot>)>,
-        facts: &mut NodeFacts,
-        hand_out: &mut dyn FnMut(Plan),
-    ) {
-        let session = close.session;
-        let Some(mut plan) = self.sessions.remove(&session) else {
-            facts.alter(format!("leaf {index}: closes session {session}, which is not open"));
-            return;
-        };
-        self.ended.insert(session, (close.last_block, close.last_link));
-        plan.finish(LoggedEnd { index, close, recovered });
-        hand_out(plan);
     }
 }

@@ -4,6 +4,7 @@
 //! against it, many at a time. The verdict reaches as far as the newest checkpoint that was known outside (an anchor).
 
 mod anchors;
+mod book;
 mod log;
 mod report;
 mod session;
@@ -306,7 +307,7 @@ fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
     } else if let (Some((no, _)), None) = (facts.absent, pending) {
         (Status::Missing, Some(format!("segment {no} is in the log and not in the vault")), None, false)
     } else if last_index >= anchored_size {
-        let as_of = node.and_then(NodeFacts::as_of_us).unwrap_or(plan.open.wall_us.min(newest_us));
+        let as_of = node.and_then(NodeFacts::as_of_us).unwrap_or_else(|| plan.open.wall_us.min(newest_us));
         let what = "no anchor covers its end in the log".to_owned();
         (Status::Unanchored, Some(what), Some(newest_us.saturating_sub(as_of)), false)
     } else if let Some((no, logged_us)) = pending {
