@@ -1,7 +1,7 @@
 //! The keeper: turns what the journal holds into files, off the hot path.
 //!
 //! It appends small blocks to the live segments (`spool/*.part`), to the page cache only; the journal holds them. Large ones
-//! are there already. It hashes segments as they grow. Whatever waits for a disk or the vault it hands on to the [shipper](crate::shipper), in order.
+//! are there already. It hashes finished segments. Whatever waits for a disk or the vault it hands on to the [shipper](crate::shipper), in order.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::error::Frozen;
-use crate::fs::File;
+use crate::fs::{File, Fs};
 use crate::log::note::Note;
 use crate::queue::{Command, Queue};
 use crate::shipper::Task;
@@ -48,8 +48,8 @@ pub(crate) struct Live {
 /// What the journal thread hands over. Everything in it is in the journal already.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// The next block of a segment. A large one is `placed`: it is in the file already.
-    Block { session: SessionId, segment: Live, block_no: u64, link: Link, bytes: Bytes, placed: bool },
+    /// The next block of a segment. The bytes of a large one are empty here: it is in the file already.
+    Block { session: SessionId, segment: Live, block_no: u64, link: Link, len: u64, bytes: Bytes },
     /// The segment has all its blocks; this is its trailer.
     EndSegment { session: SessionId, trailer: [u8; TRAILER_LEN] },
     /// A leaf of the node log.
@@ -96,7 +96,6 @@ pub(crate) fn part_path(spool: &Path, session: SessionId, segment_no: u32) -> Pa
 struct Part {
     live: Live,
     len: u64,
-    sha256: Sha256,
     first_block: u64,
     last_block: u64,
     last_link: Link,
@@ -107,6 +106,7 @@ struct Part {
 /// The keeper thread's state.
 #[derive(Debug)]
 pub(crate) struct Keeper {
+    fs: Arc<dyn Fs>,
     queue: Arc<Queue>,
     backlog: Arc<Backlog>,
     shipper: Sender<Task>,
@@ -114,8 +114,8 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(queue: Arc<Queue>, backlog: Arc<Backlog>, shipper: Sender<Task>) -> Self {
-        Self { queue, backlog, shipper, parts: HashMap::new() }
+    pub(crate) fn new(fs: Arc<dyn Fs>, queue: Arc<Queue>, backlog: Arc<Backlog>, shipper: Sender<Task>) -> Self {
+        Self { fs, queue, backlog, shipper, parts: HashMap::new() }
     }
 
     /// Works until told to stop. After a failure it only keeps the journal thread from waiting.
@@ -140,22 +140,20 @@ impl Keeper {
 
     fn handle(&mut self, job: Job) -> io::Result<()> {
         match job {
-            Job::Block { session, segment, block_no, link, bytes, placed } => {
+            Job::Block { session, segment, block_no, link, len, bytes } => {
                 let part = self.parts.entry(session).or_insert_with(|| Part {
                     live: segment,
                     len: 0,
-                    sha256: Sha256::new(),
                     first_block: block_no,
                     last_block: block_no,
                     last_link: link,
                     dirty: false,
                 });
-                if !placed {
+                if !bytes.is_empty() {
                     part.live.file.write_at(part.len, &bytes)?;
                     part.dirty = true;
                 }
-                part.sha256.update(&bytes);
-                part.len += bytes.len() as u64;
+                part.len += len;
                 part.last_block = block_no;
                 part.last_link = link;
                 Ok(())
@@ -181,9 +179,10 @@ impl Keeper {
     }
 
     fn end_segment(&mut self, session: SessionId, trailer: &[u8; TRAILER_LEN]) -> io::Result<()> {
-        let Some(mut part) = self.parts.remove(&session) else { return Ok(()) };
+        let Some(part) = self.parts.remove(&session) else { return Ok(()) };
         part.live.file.write_at(part.len, trailer)?;
-        part.sha256.update(trailer);
+        // Once and at leisure: hashing while the bytes pass would take the time from the sessions.
+        let sha256 = Sha256::digest(self.fs.read(&part.live.path)?);
         let finished = FinishedSegment {
             session,
             segment_no: part.live.segment_no,
@@ -191,7 +190,7 @@ impl Keeper {
             first_block: part.first_block,
             last_block: part.last_block,
             last_link: part.last_link,
-            sha256: part.sha256.finalize().into(),
+            sha256: sha256.into(),
             path: part.live.path,
         };
         self.ship(Task::Finish { file: part.live.file, finished })

@@ -33,6 +33,9 @@ use crate::vault::{DirVault, Vault, log_key};
 /// New sessions are refused when this share of the spool's filesystem is used, in percent.
 pub const SPOOL_LIMIT_PERCENT: u64 = 95;
 
+/// The nice value of the threads that make segments out of what the journal holds.
+const LEISURE: i32 = 5;
+
 /// What a recorder is started with.
 #[derive(Debug)]
 pub struct RecorderConfig {
@@ -190,9 +193,9 @@ impl Recorder {
         // Before any thread runs: from then on the spool holds live segments of this start too.
         let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
         let shipper = Shipper::new(Arc::clone(&fs), log, vault, Arc::clone(&queue), Arc::clone(&pool));
-        threads.push(spawn("casemate-shipper", move || shipper.run(&task_queue))?);
-        let keeper = Keeper::new(Arc::clone(&queue), backlog, tasks);
-        threads.push(spawn("casemate-keeper", move || keeper.run(&job_queue))?);
+        threads.push(spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?);
+        let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks);
+        threads.push(spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?);
         let mut thread = Journal::new(setup)?;
         let control = thread.boot(boot, config.policy_hash, &config.control_opening)?;
         threads.push(spawn("casemate-journal", move || thread.run())?);
@@ -286,6 +289,15 @@ fn close_orphans(recovery: &Recovery, orphans: Vec<SessionId>, queue: &Queue, st
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Runs work that nobody waits for: under load the sessions come first, and a journal that runs full slows them down.
+fn at_leisure(work: impl FnOnce()) {
+    // On Linux the priority is that of the calling thread.
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEISURE) {
+        tracing::debug!(%error, "priority stays as it is");
+    }
+    work();
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -789,9 +789,17 @@ impl Sink<'_> {
         } else {
             self.setup.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
         }
-        part.len += built.bytes.len() as u64;
-        let (block_no, link, bytes) = (built.block_no, built.link, built.bytes);
-        self.turn.jobs.push(Job::Block { session, segment: live, block_no, link, bytes, placed });
+        let len = built.bytes.len() as u64;
+        part.len += len;
+        let bytes = if placed { Bytes::new() } else { built.bytes };
+        self.turn.jobs.push(Job::Block {
+            session,
+            segment: live,
+            block_no: built.block_no,
+            link: built.link,
+            len,
+            bytes,
+        });
         Ok(())
     }
 
