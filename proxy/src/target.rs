@@ -62,7 +62,9 @@ pub enum Unreachable {
     #[error("no login within {} s", .0.as_secs())]
     TimedOut(Duration),
     /// It is not the machine that is pinned, or somebody sits in between.
-    #[error("host key {offered} is not pinned; if the target was reinstalled, pin it anew with `casemate target add`")]
+    #[error(
+        "host key {offered} is not pinned; if the target was reinstalled, put its new key into host_keys of the target"
+    )]
     HostKey {
         /// Fingerprint of the key that was proved.
         offered: String,

@@ -93,6 +93,16 @@ impl Talker {
         fs::read(self.logs.join(format!("{}.in", self.tag))).ok()
     }
 
+    /// Tells whether anybody saw anything of this session, so that there must be a transcript of it.
+    pub fn took_place(&self) -> bool {
+        self.received().is_some() || !copy(&self.seen_out).is_empty()
+    }
+
+    /// Returns the transcript that carries this session's tag, and its id.
+    pub fn find<'a>(&self, transcripts: &'a [(String, Transcript)]) -> Option<&'a (String, Transcript)> {
+        transcripts.iter().find(|(_, transcript)| transcript.says("ssh.exec", &format!(" {} ", self.tag)))
+    }
+
     /// Compares the logs with the transcript that carries this session's tag, and returns every violation.
     ///
     /// # Errors
@@ -105,8 +115,7 @@ impl Talker {
         if seen_err.ends_with(CLIENT_LAST_WORDS) {
             seen_err.truncate(seen_err.len() - CLIENT_LAST_WORDS.len());
         }
-        let mine = transcripts.iter().find(|(_, transcript)| transcript.says("ssh.exec", &format!(" {} ", self.tag)));
-        let Some((id, transcript)) = mine else {
+        let Some((id, transcript)) = self.find(transcripts) else {
             if received.is_some() || !seen_out.is_empty() || !seen_err.is_empty() {
                 findings.push(format!("{}: took place and has no transcript", self.tag));
             }

@@ -58,7 +58,6 @@ struct Inner {
     recorder: Recorder,
     policy: Arc<LivePolicy>,
     settings: Arc<ServerSettings>,
-    target_settings: Arc<russh::client::Config>,
     sessions: Counter<String>,
     preauth: Counter<guard::Source>,
     refusals: Mutex<Throttle>,
@@ -84,7 +83,6 @@ impl Door {
             recorder,
             policy,
             settings: settings::server(&config),
-            target_settings: settings::target(&config.limits),
             sessions: Counter::default(),
             preauth: Counter::default(),
             refusals: Mutex::new(refusals),
@@ -93,10 +91,6 @@ impl Door {
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
         self.0.policy.current()
-    }
-
-    pub(crate) fn target_settings(&self) -> Arc<russh::client::Config> {
-        Arc::clone(&self.0.target_settings)
     }
 
     /// Opens a session for somebody who has logged in; the error is the text for them.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use casemate_recorder::Ticket;
 use casemate_recorder::transcript::event::{Event, STREAM_LEN_MAX, Side, chan_close, chan_open, eof, refused, ssh_in};
 use russh::server::{self, ChannelOpenHandle};
-use russh::{Channel, ChannelId, ChannelOpenFailure, client};
+use russh::{Channel, ChannelId, ChannelOpenFailure};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -110,7 +110,6 @@ impl Channels {
         channel: Channel<server::Msg>,
         open: ChannelOpenHandle,
         server: server::Handle,
-        settings: Arc<client::Config>,
     ) {
         self.prune();
         let id = channel.id();
@@ -140,7 +139,7 @@ impl Channels {
                     overrun: overrun.clone(),
                     shape: Arc::clone(&shape),
                 };
-                session.tasks().spawn(relay::run(outer, open, opened, settings));
+                session.tasks().spawn(relay::run(outer, open, opened));
                 let flow = ChannelFlow::default();
                 Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, _gone: gone.drop_guard() }))
             }

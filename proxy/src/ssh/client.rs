@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::backlog::{Backlog, Held};
+use super::settings;
 use super::wire::{Kill, Wire};
 use crate::config::{Limits, TargetAuth};
 use crate::policy::Grant;
@@ -106,11 +107,10 @@ impl Leg {
 pub(super) async fn connect(
     grant: &Grant,
     limits: &Limits,
-    settings: Arc<client::Config>,
     recording: &Recording,
     chan: u32,
 ) -> Result<Leg, Unreachable> {
-    match timeout(limits.dial, connect_unhurried(grant, limits, settings, recording, chan)).await {
+    match timeout(limits.dial, connect_unhurried(grant, limits, recording, chan)).await {
         Ok(result) => result,
         Err(_) => Err(Unreachable::TimedOut(limits.dial)),
     }
@@ -119,10 +119,10 @@ pub(super) async fn connect(
 async fn connect_unhurried(
     grant: &Grant,
     limits: &Limits,
-    settings: Arc<client::Config>,
     recording: &Recording,
     chan: u32,
 ) -> Result<Leg, Unreachable> {
+    let settings = settings::target(limits, &grant.target().host_keys);
     let dialled = target::dial(grant, limits).await?;
     let address = dialled.peer().to_string();
     let (kill, backlog, asks) = (Kill::default(), Backlog::new(limits.backlog), Arc::new(Asks::default()));

@@ -66,14 +66,14 @@ pub(super) struct Outer {
 }
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
-pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticket, settings: Arc<client::Config>) {
+pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticket) {
     let _guard = PanicEnds(Arc::clone(&outer.session));
     let session = Arc::clone(&outer.session);
     let leg = tokio::select! {
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
         () = outer.gone.cancelled() => return,
-        leg = reach(&session, outer.chan, opened, settings) => leg,
+        leg = reach(&session, outer.chan, opened) => leg,
     };
     open.accept().await;
     match leg {
@@ -96,19 +96,14 @@ pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticke
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
-async fn reach(
-    session: &Session,
-    chan: u32,
-    opened: Ticket,
-    settings: Arc<client::Config>,
-) -> Result<Leg, Option<String>> {
+async fn reach(session: &Session, chan: u32, opened: Ticket) -> Result<Leg, Option<String>> {
     let froze = |frozen: Frozen| {
         session.end(frozen_end(&frozen));
         None
     };
     drop(opened.receipt().await.map_err(froze)?);
     let (grant, limits) = (session.grant(), session.limits());
-    match connect(grant, limits, settings, session.recording(), chan).await {
+    match connect(grant, limits, session.recording(), chan).await {
         Ok(leg) => {
             let event = Event::map(dialled::TYPE, chan)
                 .with(dialled::ADDRESS, leg.address.as_str())

@@ -236,7 +236,7 @@ impl Handler for Front {
         open: ChannelOpenHandle,
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        self.channels.open(channel, open, session.handle(), self.door.target_settings()).await;
+        self.channels.open(channel, open, session.handle()).await;
         Ok(())
     }
 

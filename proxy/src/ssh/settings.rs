@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use russh::keys::PublicKey;
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, client, compression, kex, mac, server};
 
@@ -67,10 +68,10 @@ const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM, cip
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
 
-fn preferred(keys: &'static [Algorithm]) -> Preferred {
+fn preferred(keys: Cow<'static, [Algorithm]>) -> Preferred {
     Preferred {
         kex: Cow::Borrowed(KEX),
-        key: Cow::Borrowed(keys),
+        key: keys,
         host_key_certificates: Cow::Borrowed(&[]),
         cipher: Cow::Borrowed(CIPHERS),
         mac: Cow::Borrowed(MACS),
@@ -96,7 +97,7 @@ pub(crate) fn server(config: &Config) -> Arc<server::Config> {
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         event_buffer_size: EVENT_BUFFER,
-        preferred: preferred(KEYS),
+        preferred: preferred(Cow::Borrowed(KEYS)),
         // A second fence behind our own counters; the library also counts signatures that do not verify, unseen by us.
         max_auth_attempts: (limits.attempts.saturating_add(limits.probes)) as usize,
         inactivity_timeout: None,
@@ -108,13 +109,27 @@ pub(crate) fn server(config: &Config) -> Arc<server::Config> {
     })
 }
 
-/// Makes the settings of the client that targets meet.
-pub(crate) fn target(limits: &Limits) -> Arc<client::Config> {
+/// What a target is asked to prove itself with: the kinds that are pinned first, since a host with several keys proves the
+/// first one asked for. The others stay, so that a host that lost its pinned key is told from one that speaks nothing known.
+fn target_keys(pinned: &[PublicKey]) -> Vec<Algorithm> {
+    let is_pinned = |algorithm: &Algorithm| {
+        pinned.iter().any(|key| {
+            let known = key.algorithm();
+            known == *algorithm || (known.is_rsa() && algorithm.clone().is_rsa())
+        })
+    };
+    let (mut first, rest): (Vec<_>, Vec<_>) = TARGET_KEYS.iter().cloned().partition(is_pinned);
+    first.extend(rest);
+    first
+}
+
+/// Makes the settings of the client that a target with these pinned host keys meets.
+pub(crate) fn target(limits: &Limits, pinned: &[PublicKey]) -> Arc<client::Config> {
     Arc::new(client::Config {
         client_id: SshId::Standard(Cow::Borrowed(IDENT)),
         window_size: WINDOW,
         maximum_packet_size: PACKET,
-        preferred: preferred(TARGET_KEYS),
+        preferred: preferred(Cow::Owned(target_keys(pinned))),
         inactivity_timeout: None,
         keepalive_interval: Some(limits.keepalive),
         // Held reads hold the answers back too.
@@ -137,8 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn a_target_is_asked_for_its_pinned_kind_first_and_for_the_others_still() {
+        let pinned = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg=";
+        let keys = target_keys(&[PublicKey::from_openssh(pinned).unwrap()]);
+        assert_eq!(keys.first(), Some(&Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }));
+        assert_eq!(keys.len(), TARGET_KEYS.len());
+        assert_eq!(target_keys(&[]), TARGET_KEYS);
+    }
+
+    #[test]
     fn only_what_is_authenticated_and_uncompressed_is_offered() {
-        for list in [preferred(KEYS), preferred(TARGET_KEYS)] {
+        for list in [preferred(Cow::Borrowed(KEYS)), preferred(Cow::Borrowed(TARGET_KEYS))] {
             assert_eq!(list.compression.as_ref(), [compression::NONE]);
             assert!(list.cipher.iter().all(|name| name.as_ref().contains("gcm") || name.as_ref().contains("poly1305")));
             assert!(list.mac.iter().all(|name| name.as_ref().ends_with("-etm@openssh.com")));
