@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::backlog::Backlog;
 use super::client::Answer;
 use super::farewell::{DOOM, FAILED, last_words, line};
-use super::flow::{Ask, ChannelFlow};
+use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX};
 use super::relay::{self, Outer, Shape};
 use super::said::{Request, Told, Up};
 use super::settings::WINDOW;
@@ -195,7 +195,8 @@ impl Channels {
         }
         let Some((session, live)) = self.live(id) else { return false };
         let name = request.name();
-        let verdict = live.flow.ask(ask);
+        let fits = request.text_len() <= TEXT_LEN_MAX;
+        let verdict = if fits { live.flow.ask(ask) } else { Err(Refusal::TooLong) };
         let ticket = session.record(Side::Client, event(verdict.is_ok()));
         if let Err(refusal) = verdict {
             drop(ticket);

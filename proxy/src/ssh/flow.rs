@@ -2,6 +2,15 @@
 //!
 //! Requests in, verdicts out. Does not know who asks, nor what the target will say to it.
 
+/// A command, name or value is at most this long. Linux lets one argument be no longer (MAX_ARG_STRLEN, less its end), so
+/// more could not run anyway; and an event holds two of them.
+pub(crate) const TEXT_LEN_MAX: usize = 120 * 1024;
+
+/// Returns as much of a text as an event takes; the rest belongs to a request that is refused.
+pub(crate) fn clip(text: &[u8]) -> &[u8] {
+    text.get(..TEXT_LEN_MAX).unwrap_or(text)
+}
+
 /// What a client can ask of a session channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask<'a> {
@@ -40,6 +49,9 @@ pub(crate) enum Refusal {
     /// The client said that it would send no more.
     #[error("data after end of file")]
     AfterEof,
+    /// A command, name or value over [`TEXT_LEN_MAX`].
+    #[error("longer than the limit of 122880 bytes; its beginning is recorded")]
+    TooLong,
 }
 
 /// Where a channel is between its opening and its end, as far as the client's requests tell.

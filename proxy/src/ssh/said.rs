@@ -62,6 +62,16 @@ impl Request {
         }
     }
 
+    /// Length of the longest text in it, in bytes.
+    pub(super) fn text_len(&self) -> usize {
+        match self {
+            Self::Pty { term, .. } => term.len(),
+            Self::Env { name, value } => name.len().max(value.len()),
+            Self::Shell | Self::Sftp => 0,
+            Self::Exec(command) => command.len(),
+        }
+    }
+
     pub(super) fn starts_program(&self) -> bool {
         matches!(self, Self::Shell | Self::Exec(_) | Self::Sftp)
     }

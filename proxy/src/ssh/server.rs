@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::backlog::Backlog;
 use super::channels::Channels;
-use super::flow::Ask;
+use super::flow::{Ask, clip};
 use super::login::{Exhausted, Login, Tries};
 use super::said::{Request, Size, Told};
 use super::settings::accepts_signature;
@@ -335,7 +335,7 @@ impl Handler for Front {
         // The library leaves the end mark in place of opcodes that it does not know.
         let modes: Vec<_> = modes.iter().copied().filter(|(code, _)| *code != Pty::TTY_OP_END).collect();
         let event = Event::map(pty::TYPE, id.number())
-            .with(pty::TERM, term.as_bytes())
+            .with(pty::TERM, clip(term.as_bytes()))
             .with(pty::COLS, cols)
             .with(pty::ROWS, rows)
             .with(pty::WIDTH, width)
@@ -353,8 +353,9 @@ impl Handler for Front {
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
         let allowed = self.channels.session().is_some_and(|session| session.limits().env_passes(name));
-        let event =
-            Event::map(env::TYPE, id.number()).with(env::NAME, name.as_bytes()).with(env::VALUE, value.as_bytes());
+        let event = Event::map(env::TYPE, id.number())
+            .with(env::NAME, clip(name.as_bytes()))
+            .with(env::VALUE, clip(value.as_bytes()));
         let request = Request::Env { name: name.to_owned(), value: value.to_owned() };
         self.ask(id, Ask::Env { allowed }, request, |accepted| event.with(env::ACCEPTED, accepted), session).await
     }
@@ -370,7 +371,7 @@ impl Handler for Front {
         command: &[u8],
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        let event = Event::map(exec::TYPE, id.number()).with(exec::COMMAND, command);
+        let event = Event::map(exec::TYPE, id.number()).with(exec::COMMAND, clip(command));
         let request = Request::Exec(command.to_vec());
         self.ask(id, Ask::Exec, request, |accepted| event.with(exec::ACCEPTED, accepted), session).await
     }
@@ -381,7 +382,7 @@ impl Handler for Front {
         name: &str,
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        let event = Event::map(subsystem::TYPE, id.number()).with(subsystem::NAME, name.as_bytes());
+        let event = Event::map(subsystem::TYPE, id.number()).with(subsystem::NAME, clip(name.as_bytes()));
         let event = |accepted: bool| event.with(subsystem::ACCEPTED, accepted);
         self.ask(id, Ask::Subsystem(name), Request::Sftp, event, session).await
     }

@@ -86,8 +86,6 @@ struct Live {
     shared: Arc<Shared>,
     writer: Writer,
     part: Part,
-    /// The last event that was taken in.
-    taken: u64,
     /// Blocks at the last HEADS.
     heads_block: u64,
     segments: Vec<leaf::SegmentRef>,
@@ -282,7 +280,6 @@ impl Journal {
             && live.closing.is_none()
             && !items.is_empty()
         {
-            live.taken = number;
             let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
             append(&mut live.writer, &items, |writer, lane| {
                 sink.block(shared.id, &mut live.part, writer.cut(lane, &mut self.compressor));
@@ -404,15 +401,8 @@ impl Journal {
             }
         }
         let shared = Arc::new(Shared::new(id, self.setup.durability, Arc::clone(&self.setup.queue)));
-        let live = Live {
-            shared: Arc::clone(&shared),
-            writer,
-            part,
-            taken: 0,
-            heads_block: 0,
-            segments: Vec::new(),
-            closing: None,
-        };
+        let live =
+            Live { shared: Arc::clone(&shared), writer, part, heads_block: 0, segments: Vec::new(), closing: None };
         self.sessions.insert(id, live);
         self.add_leaf(&Leaf::Open(open));
         self.turn.checkpoint = true;

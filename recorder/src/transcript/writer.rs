@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 use super::Stamp;
 use super::block::{Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link};
 use super::chain::{Chain, IndexEntry, SEGMENT_BLOCKS_MAX, TRAILER_LEN, trailer};
-use super::event::{self, Event, EventType, Lane, Side};
+use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, gap};
 use super::head::Head;
 use super::seal::{self, Close, CloseReason, SIGNATURE_LEN};
 
@@ -318,13 +318,25 @@ impl Writer {
         now.boot_us.saturating_sub(self.started_boot_us)
     }
 
-    /// Takes an event.
+    /// Takes an event. One that is too long for a reader is replaced by a GAP that names its length and BLAKE3: what comes
+    /// after it in the block must stay readable, whatever a peer sent.
     pub fn append(&mut self, side: Side, event: &Event, now: Stamp) {
-        let (seq, dt_us) = self.place(event.kind.lane(), now);
+        let lane = event.kind.lane();
+        let (seq, dt_us) = self.place(lane, now);
         if let event::Body::Stream(data) = &event.body {
             self.count_bytes(side, data.len());
         }
-        event::encode(&mut self.lane_mut(event.kind.lane()).encoded, seq, dt_us, event);
+        let encoded = &mut self.lane_mut(lane).encoded;
+        let start = encoded.len();
+        event::encode(encoded, seq, dt_us, event);
+        if let Some(long) = encoded.get(start..).filter(|long| long.len() > EVENT_LEN_MAX) {
+            let instead = Event::map(gap::TYPE, event.chan)
+                .with(gap::REASON, "event too long")
+                .with(gap::BYTES, long.len() as u64)
+                .with(gap::BLAKE3, blake3::hash(long).as_bytes().as_slice());
+            encoded.truncate(start);
+            event::encode(encoded, seq, dt_us, &instead);
+        }
     }
 
     /// Takes stream bytes that came in several pieces as one event.
@@ -543,6 +555,20 @@ mod tests {
                 (30, event::Body::Stream(Bytes::from_static(b"a\xffb"))),
             ]
         );
+    }
+
+    #[test]
+    fn an_event_that_no_reader_takes_does_not_hide_what_follows() {
+        use super::super::event::exec;
+        let mut compressor = Compressor::new().unwrap();
+        let (mut writer, _) = begin();
+        let long = vec![b'x'; EVENT_LEN_MAX];
+        writer.append(Side::Client, &Event::map(exec::TYPE, 0).with(exec::COMMAND, long.as_slice()), at(1));
+        writer.append(Side::Client, &Event::map(exec::TYPE, 0).with(exec::COMMAND, b"id".as_slice()), at(2));
+        let built = writer.cut(Lane::Output, &mut compressor).unwrap();
+        let events = super::super::chain::events(&Block::parse(&built.bytes).unwrap()).unwrap();
+        let kinds: Vec<_> = events.iter().map(|(_, entry)| entry.event.kind).collect();
+        assert_eq!(kinds, [gap::TYPE, exec::TYPE]);
     }
 
     #[test]
