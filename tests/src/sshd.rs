@@ -100,6 +100,16 @@ impl Sshd {
     }
 }
 
+/// A server that ends when the value is dropped, also by a test that fails.
+#[derive(Debug)]
+pub struct Guard(pub Sshd);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 fn render(dir: &Path, port: u16, user: &str, extra: &str) -> String {
     let at = dir.display();
     format!(

@@ -102,6 +102,8 @@ struct Judged {
     exposure_us: Option<u64>,
     /// Whether it needs an explanation: exit status 3.
     exception: bool,
+    /// Whether an anchor covers what the log says of it last.
+    anchored: bool,
 }
 
 /// Everything that a report is made of.
@@ -297,6 +299,7 @@ fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
     let since_proof = newest_us.saturating_sub(plan.proof_us);
     let pending = facts.absent.filter(|(_, logged_us)| newest_us.saturating_sub(*logged_us) <= PENDING_US);
     let last_index = plan.end.as_ref().map_or(plan.index, |end| end.index);
+    let anchored = last_index < anchored_size;
     let stale = plan.boots != boots || now_us.saturating_sub(newest_us) > SILENCE_US;
     let (status, reason, exposure_us, exception) = if plan.index < broken_below {
         (Status::Altered, Some("rests on leaves that do not fit a checkpoint".to_owned()), None, false)
@@ -306,13 +309,13 @@ fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
         (Status::Missing, Some(what.clone()), None, false)
     } else if let (Some((no, _)), None) = (facts.absent, pending) {
         (Status::Missing, Some(format!("segment {no} is in the log and not in the vault")), None, false)
-    } else if last_index >= anchored_size {
-        let as_of = node.and_then(NodeFacts::as_of_us).unwrap_or_else(|| plan.open.wall_us.min(newest_us));
-        let what = "no anchor covers its end in the log".to_owned();
-        (Status::Unanchored, Some(what), Some(newest_us.saturating_sub(as_of)), false)
     } else if let Some((no, logged_us)) = pending {
         let what = format!("segment {no} is in the log and not yet in the vault");
         (Status::Pending, Some(what), Some(newest_us.saturating_sub(logged_us)), true)
+    } else if !anchored {
+        let as_of = node.and_then(NodeFacts::as_of_us).unwrap_or_else(|| plan.open.wall_us.min(newest_us));
+        let what = "no anchor covers its end in the log".to_owned();
+        (Status::Unanchored, Some(what), Some(newest_us.saturating_sub(as_of)), false)
     } else if let Some(end) = &plan.end {
         match &end.recovered {
             None => (Status::Clean, None, None, false),
@@ -328,7 +331,7 @@ fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
     } else {
         (Status::Open, Some("open now".to_owned()), Some(since_proof), false)
     };
-    Judged { facts, status, reason, exposure_us, exception }
+    Judged { facts, status, reason, exposure_us, exception, anchored }
 }
 
 /// Says why no verdict can be given, whatever the evidence looks like.
@@ -370,7 +373,7 @@ fn doubts(trust: Option<&Trust>, nodes: &[NodeFacts], sessions: &[Judged], now_u
         names.dedup();
         doubts.extend(names.iter().map(|name| format!("the trust file lists node {name}, which has no log here")));
     }
-    let unanchored = sessions.iter().filter(|judged| judged.status == Status::Unanchored).count();
+    let unanchored = sessions.iter().filter(|judged| !judged.anchored).count();
     if unanchored > 0 {
         doubts.push(format!("{unanchored} sessions end after the newest anchor"));
     }

@@ -29,7 +29,7 @@ fn a_target_that_is_away_or_is_another_ends_the_session_with_a_reason() {
     keys::make(&login, "ed25519").unwrap();
     let other_host = keys::make(&dir.path().join("host"), "ed25519").unwrap();
     let user = sshd::current_user().unwrap();
-    let pretender = sshd::Sshd::start(&dir.path().join("pretender"), None, "").unwrap();
+    let pretender = sshd::Guard(sshd::Sshd::start(&dir.path().join("pretender"), None, "").unwrap());
     let target = |name: &str, port: u16| {
         format!(
             "[[target]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\nkind = \"ssh\"\nhost_keys = [\"{other_host}\"]\n\
@@ -38,14 +38,14 @@ fn a_target_that_is_away_or_is_another_ends_the_session_with_a_reason() {
             login.display()
         )
     };
-    let more = target("away", sshd::free_port().unwrap()) + &target("changed", pretender.port);
+    let more = target("away", sshd::free_port().unwrap()) + &target("changed", pretender.0.port);
     let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
     for name in ["away", "changed"] {
         let done = lab.exec_with(Route::Through, &["-l", &format!("alice+{name}")], "echo in", nothing()).unwrap();
         assert_eq!((done.out().as_str(), done.code()), ("", 255), "{name}: {}", done.err());
         assert!(!done.err().is_empty(), "{name}: the client is told something");
         // Where the target really is, is none of the client's business.
-        assert!(!done.err().contains(&pretender.port.to_string()), "{name}: {}", done.err());
+        assert!(!done.err().contains(&pretender.0.port.to_string()), "{name}: {}", done.err());
     }
     let sessions = closed_sessions(&lab.vault(), 2);
     assert!(
@@ -53,7 +53,6 @@ fn a_target_that_is_away_or_is_another_ends_the_session_with_a_reason() {
         "the key it showed is on record"
     );
     assert_eq!(sessions.iter().filter(|(_, transcript)| transcript.of("unreachable").count() > 0).count(), 2);
-    pretender.stop();
     still_serves(&lab);
 }
 
