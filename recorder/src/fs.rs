@@ -44,6 +44,8 @@ pub trait File: Send + Sync + fmt::Debug {
     fn size(&self) -> io::Result<u64>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Says that what is synced will not be read soon, so that it need not stay in memory. A hint; nothing follows from it.
+    fn forget(&self);
 }
 
 /// The operating system's filesystem.
@@ -128,5 +130,12 @@ impl File for OsFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn forget(&self) {
+        // A recording is written once and read by somebody else, later: it should not push out what the machine needs.
+        if let Err(error) = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::debug!(%error, "no advice taken");
+        }
     }
 }

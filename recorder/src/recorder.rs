@@ -34,7 +34,7 @@ use crate::vault::{DirVault, Vault, log_key};
 pub const SPOOL_LIMIT_PERCENT: u64 = 95;
 
 /// The nice value of the threads that make segments out of what the journal holds.
-const LEISURE: i32 = 5;
+const LEISURE: i32 = 10;
 
 /// What a recorder is started with.
 #[derive(Debug)]

@@ -112,6 +112,7 @@ impl Shipper {
         match task {
             Task::Finish { file, finished } => {
                 file.sync_data()?;
+                file.forget();
                 self.queue.push(Command::SegmentDone(finished));
             }
             Task::Leaf { index, entry } => self.log.append(index, &entry)?,

@@ -72,6 +72,9 @@ impl File for FaultyFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+    fn forget(&self) {
+        self.0.forget();
+    }
 }
 
 impl Fs for FaultyFs {
