@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::file::{self, JournalWriter};
-use super::record::{Place, RecordHead};
+use super::intake::append;
+use super::record::RecordHead;
+use super::sink::{Part, Sink, Turn};
 use crate::error::Frozen;
 use crate::fs::{File, Fs};
-use crate::keeper::{self, Backlog, FinishedSegment, Job, part_path};
+use crate::keeper::{Backlog, FinishedSegment, Job};
 use crate::log::leaf::{self, Leaf};
 use crate::log::merkle::{Frontier, leaf_hash};
 use crate::log::note::{Checkpoint, Note};
@@ -29,19 +30,13 @@ use crate::recovery::RecoveredSession;
 use crate::session::{Item, Session, Shared, Watermark};
 use crate::transcript::Stamp;
 use crate::transcript::block::{Compressor, SessionId};
-use crate::transcript::event::{Body, Event, EventType, Lane, Side, clock};
+use crate::transcript::event::{Event, Lane, Side, clock};
 use crate::transcript::head::{Durability, FORMAT_VERSION, Head, TranscriptKind};
 use crate::transcript::seal::CloseReason;
-use crate::transcript::writer::{Built, SegmentEnd, Writer};
+use crate::transcript::writer::Writer;
 
 /// Fresh events of a lane become a block at this size; below, they are journaled as they are and wait for company.
 const RUN_BYTES_MAX: usize = 16 * 1024;
-/// A block at least this long is written once, to its segment; below, a sync of one more file costs more than it saves.
-const PLACED_LEN_MIN: usize = 24 * 1024;
-/// Stream pieces that arrived together become one event up to this size.
-const MERGED_LEN_MAX: usize = 64 * 1024;
-/// Pieces further apart than this stay events of their own, so that a replay shows when they came.
-const MERGED_SPAN_US: u64 = 1_000;
 /// A turn stops taking in at this many buffered bytes, so that one commit stays short.
 const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A turn begins in a file with at least this much room; it is also what remains to close every session when no other
@@ -96,33 +91,6 @@ struct Live {
 struct Closing {
     reason: CloseReason,
     replies: Vec<SlipReply>,
-}
-
-/// The live segment of a session.
-#[derive(Debug, Default)]
-struct Part {
-    live: Option<keeper::Live>,
-    len: u64,
-}
-
-/// What one turn must do once its records are written, and once they are durable.
-#[derive(Debug, Default)]
-struct Turn {
-    /// For the keeper, once written.
-    jobs: Vec<Job>,
-    /// Sessions whose events are in this turn, with the last number.
-    moved: Vec<(Arc<Shared>, u64)>,
-    /// Whether a checkpoint is due, and who waits for it.
-    checkpoint: bool,
-    slips: Vec<(SessionId, SlipReply)>,
-    denied: Vec<(SlipReply, Frozen)>,
-    opened: Vec<(tokio::sync::oneshot::Sender<Session>, Session)>,
-    /// For the keeper, once durable.
-    publish: Vec<Job>,
-    /// Whether this turn must be durable whatever the durability says.
-    must_sync: bool,
-    /// What went wrong while the turn was made.
-    failed: Option<io::Error>,
 }
 
 /// The thread's state.
@@ -701,118 +669,6 @@ impl Journal {
         self.turn.publish.push(Job::Barrier { journal_file: done });
         self.turn.must_sync = true;
         Ok(())
-    }
-}
-
-/// Appends items to a transcript, joining stream pieces that came together; `full` is called for a lane with a block's
-/// worth of events.
-fn append(writer: &mut Writer, items: &[Item], mut full: impl FnMut(&mut Writer, Lane)) {
-    let mut rest = items;
-    let mut parts: Vec<Bytes> = Vec::new();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        let lane = first.event.kind.lane();
-        match &first.event.body {
-            Body::Map(_) => writer.append(first.side, &first.event, first.at),
-            Body::Stream(data) => {
-                parts.clear();
-                parts.push(data.clone());
-                let mut len = data.len();
-                while let Some((next, after)) = rest.split_first()
-                    && let Some(data) = continues(first, next, len)
-                {
-                    len += data.len();
-                    parts.push(data.clone());
-                    rest = after;
-                }
-                writer.append_stream(first.side, first.event.kind, first.event.chan, &parts, first.at);
-            }
-        }
-        if writer.is_full(lane) {
-            full(writer, lane);
-        }
-    }
-}
-
-/// Returns the bytes of `next` where they may join the event that began with `first` and is `len` bytes long so far.
-fn continues<'a>(first: &Item, next: &'a Item, len: usize) -> Option<&'a Bytes> {
-    let key = |item: &Item| -> (EventType, u32, Side) { (item.event.kind, item.event.chan, item.side) };
-    let Body::Stream(data) = &next.event.body else { return None };
-    (key(first) == key(next)
-        && len + data.len() <= MERGED_LEN_MAX
-        && next.at.boot_us.saturating_sub(first.at.boot_us) <= MERGED_SPAN_US)
-        .then_some(data)
-}
-
-/// Where finished blocks go.
-struct Sink<'a> {
-    setup: &'a mut Setup,
-    turn: &'a mut Turn,
-    placed: &'a mut HashMap<(SessionId, u32), Arc<dyn File>>,
-}
-
-impl Sink<'_> {
-    /// Puts a block where a crash cannot take it from: a small one into the journal, a large one into its live segment,
-    /// where it has to go anyway, with its place in the journal.
-    fn block(&mut self, session: SessionId, part: &mut Part, built: Option<Built>) {
-        let Some(built) = built else { return };
-        if let Err(error) = self.put(session, part, built) {
-            self.turn.failed.get_or_insert(error);
-        }
-    }
-
-    fn put(&mut self, session: SessionId, part: &mut Part, built: Built) -> io::Result<()> {
-        let live = match &part.live {
-            Some(live) => live.clone(),
-            None => {
-                let path = part_path(&self.setup.spool, session, built.segment_no);
-                let file = self.setup.fs.create(&path)?;
-                part.live.insert(keeper::Live { segment_no: built.segment_no, path, file }).clone()
-            }
-        };
-        let place =
-            Place { segment_no: built.segment_no, len: built.bytes.len() as u32, offset: part.len, link: built.link };
-        let placed = built.bytes.len() >= PLACED_LEN_MIN && self.place(&live, &place, &built.bytes)?;
-        if placed {
-            self.setup.journal.append(&RecordHead::placed(session, built.block_no), &place.encode());
-            self.placed.entry((session, built.segment_no)).or_insert_with(|| Arc::clone(&live.file));
-        } else {
-            self.setup.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
-        }
-        let len = built.bytes.len() as u64;
-        part.len += len;
-        let bytes = if placed { Bytes::new() } else { built.bytes };
-        self.turn.jobs.push(Job::Block {
-            session,
-            segment: live,
-            block_no: built.block_no,
-            link: built.link,
-            len,
-            bytes,
-        });
-        Ok(())
-    }
-
-    /// Writes a block to its segment; false where there is no space, but the journal still has its reserve.
-    fn place(&self, live: &keeper::Live, place: &Place, bytes: &Bytes) -> io::Result<bool> {
-        match live.file.write_at(place.offset, bytes) {
-            Ok(()) => Ok(true),
-            Err(error) => match Frozen::from_io("spool", &error) {
-                frozen @ Frozen::NoSpace(_) => {
-                    self.setup.queue.freeze(frozen);
-                    Ok(false)
-                }
-                _ => Err(error),
-            },
-        }
-    }
-
-    fn end_segment(&mut self, session: SessionId, part: &mut Part, end: SegmentEnd) {
-        for built in end.blocks {
-            self.block(session, part, Some(built));
-        }
-        *part = Part::default();
-        self.turn.jobs.push(Job::EndSegment { session, trailer: end.trailer });
     }
 }
 
