@@ -33,6 +33,9 @@ use crate::vault::{DirVault, Vault, log_key};
 /// New sessions are refused when this share of the spool's filesystem is used, in percent.
 pub const SPOOL_LIMIT_PERCENT: u64 = 95;
 
+/// A daemon that was killed keeps its locks until its last write has returned from the disk.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The nice value of the threads that make segments out of what the journal holds.
 const LEISURE: i32 = 10;
 
@@ -312,10 +315,16 @@ fn lock(state_dir: &std::path::Path) -> Result<std::fs::File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(OpenError::io("cannot open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(state_dir.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(OpenError::io("cannot lock", &path)(error)),
+    let deadline = std::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(state_dir.to_owned())),
+            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::io("cannot lock", &path)(error)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::event::{Event, Side, daemon};
 use casemate_recorder::{Frozen, OpenError, Recorder, RecorderConfig};
@@ -190,6 +191,9 @@ fn recorder_config(config: &Config) -> RecorderConfig {
     }
 }
 
+/// A daemon that was killed keeps its sockets until its last write has returned from the disk.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+
 fn listen(addr: SocketAddr) -> Result<TcpListener, ServeError> {
     let bind = || {
         let socket = if addr.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
@@ -202,7 +206,15 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, ServeError> {
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
-    bind().map_err(|source| ServeError::Listen { addr, source })
+    let deadline = Instant::now() + LISTEN_PATIENCE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound.map_err(|source| ServeError::Listen { addr, source }),
+        }
+    }
 }
 
 struct Signals {
