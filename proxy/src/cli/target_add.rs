@@ -14,12 +14,13 @@ use casemate_certs::fields::Problem;
 use casemate_certs::keys::{KeyFileError, create_new, quoted};
 use clap::Args;
 use russh::client;
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
 use rustix::fs::FlockOperation;
 use tokio::sync::oneshot;
 
 use super::say;
 use crate::config::{Config, ConfigError, Objection, is_name, load_private_key, parse_public_key, split_address};
+use crate::ssh::settings::TARGET_KEYS;
 
 /// How long connecting and the key exchange may take.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -228,16 +229,6 @@ fn confirm(request: &TargetAdd, fingerprint: &str) -> Result<(), AddError> {
     if answer.trim() == "yes" { Ok(()) } else { Err(AddError::Unconfirmed(fingerprint.to_owned())) }
 }
 
-/// Key types in the order of preference; one key is pinned.
-const HOST_KEYS: [Algorithm; 6] = [
-    Algorithm::Ed25519,
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-];
-
 /// Takes the proved key out of the handshake and ends it there.
 struct Scanner(Option<oneshot::Sender<PublicKey>>);
 
@@ -260,7 +251,8 @@ async fn scan(host: &str, port: u16, address: &str) -> Result<PublicKey, AddErro
             .await
             .map_err(|source| AddError::Connect { address: address.to_owned(), source })?;
         let mut settings = client::Config::default();
-        settings.preferred.key = HOST_KEYS.to_vec().into();
+        // What can be pinned is what can be dialled, in the same order of preference.
+        settings.preferred.key = TARGET_KEYS.into();
         let (found, key) = oneshot::channel();
         let ended = client::connect_stream(Arc::new(settings), stream, Scanner(Some(found))).await;
         key.await.map_err(|_| {
