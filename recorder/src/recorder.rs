@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Frozen, OpenError, Refused};
 use crate::fs::{Fs, OsFs};
 use crate::journal::file::{FILE_LEN, JournalWriter, scan};
+use crate::journal::leaves::NodeLog;
 use crate::journal::pool::Pool;
 use crate::journal::thread::{Journal, Setup, random};
 use crate::keeper::{Backlog, Keeper};
@@ -162,15 +163,17 @@ impl Recorder {
             JournalWriter::create(Arc::clone(&fs), Arc::clone(&pool), boot_id, found.next_file_no, found.next_lsn)
                 .map_err(OpenError::io("cannot write the journal in", &journal_dir))?;
         let setup = Setup {
-            node: config.node.clone(),
-            node_key: config.node_key.clone(),
             boot_id,
             durability: config.durability,
             retain_us: micros(config.retain),
             segment_age_us: micros(config.segment_age),
             software: concat!("casemate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            frontier: log.frontier(),
-            next_ordinal: log.next_ordinal()?,
+            log: NodeLog {
+                node: config.node.clone(),
+                node_key: config.node_key.clone(),
+                frontier: log.frontier(),
+                next_ordinal: log.next_ordinal()?,
+            },
             journal,
             journal_dir,
             fs: Arc::clone(&fs),
