@@ -11,13 +11,15 @@ use tokio::sync::oneshot;
 use super::file::JournalWriter;
 use super::leaves::NodeLog;
 use super::record::{Place, RecordHead};
+use super::thread::random;
 use crate::error::Frozen;
 use crate::fs::{File, Fs};
 use crate::keeper::{self, Job, part_path};
 use crate::log::leaf::Leaf;
 use crate::queue::{Queue, SlipReply};
 use crate::session::{Session, Shared};
-use crate::transcript::block::SessionId;
+use crate::transcript::block::{Compressor, SessionId};
+use crate::transcript::cipher::NONCE_LEN;
 use crate::transcript::event::Lane;
 use crate::transcript::writer::{Built, SegmentEnd, Writer};
 
@@ -65,10 +67,32 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Puts events into the journal that are in no block yet.
-    pub(super) fn run(&mut self, session: SessionId, lane: Lane, writer: &mut Writer) {
-        if let Some(run) = writer.take_run(lane) {
-            self.journal.append(&RecordHead::run(session, lane, &run), run.encoded);
+    pub(super) fn run(&mut self, lane: Lane, writer: &mut Writer) {
+        let nonce = if writer.encrypts(lane) { self.fresh() } else { [0; NONCE_LEN] };
+        if let Some(run) = writer.take_run(lane, nonce) {
+            self.journal.append(&RecordHead::run(run.head), &run.payload);
         }
+    }
+
+    /// Puts all buffered events of a lane into a block.
+    pub(super) fn cut(
+        &mut self,
+        session: SessionId,
+        part: &mut Part,
+        writer: &mut Writer,
+        lane: Lane,
+        compressor: &mut Compressor,
+    ) {
+        let salt = if writer.encrypts(lane) { self.fresh() } else { [0; 16] };
+        self.block(session, part, writer.cut(lane, compressor, salt));
+    }
+
+    /// Returns fresh random bytes. Without them the turn fails, and nothing of it is written.
+    fn fresh<const N: usize>(&mut self) -> [u8; N] {
+        random().unwrap_or_else(|error| {
+            self.turn.failed.get_or_insert(error);
+            [0; N]
+        })
     }
 
     /// Adds a leaf to the node log.
@@ -92,7 +116,7 @@ impl Sink {
     /// Puts a block where a crash cannot take it from: a small one into the journal, a large one into its live segment,
     /// where it has to go anyway, with its place in the journal.
     pub(super) fn block(&mut self, session: SessionId, part: &mut Part, built: Option<Built>) {
-        let Some(built) = built else { return };
+        let Some(built) = built.filter(|_| self.turn.failed.is_none()) else { return };
         if let Err(error) = self.put(session, part, built) {
             self.turn.failed.get_or_insert(error);
         }

@@ -25,6 +25,7 @@ use crate::keeper::{Backlog, FinishedSegment, Job};
 use crate::log::leaf::{self, Leaf};
 use crate::queue::{Command, Queue, SessionSpec, SlipReply};
 use crate::recovery::RecoveredSession;
+use crate::secrets::Secrets;
 use crate::session::{Item, Session, Shared};
 use crate::transcript::Stamp;
 use crate::transcript::block::{Compressor, SessionId};
@@ -150,10 +151,16 @@ impl Journal {
     }
 
     /// Writes the BOOT leaf and opens the control transcript, durable when this returns.
-    pub(crate) fn boot(&mut self, boot: leaf::Boot, policy_hash: [u8; 32], opening: &[Event]) -> io::Result<Session> {
+    pub(crate) fn boot(
+        &mut self,
+        boot: leaf::Boot,
+        policy_hash: [u8; 32],
+        secrets: Secrets,
+        opening: &[Event],
+    ) -> io::Result<Session> {
         self.sink.leaf(&Leaf::Boot(boot));
         let spec = SessionSpec { kind: TranscriptKind::Control, protocol: None, policy_hash };
-        let session = self.open(spec, opening)?;
+        let session = self.open(spec, secrets, opening)?;
         self.control = Some(session.id());
         self.commit()?;
         Ok(session)
@@ -262,13 +269,13 @@ impl Journal {
             && !items.is_empty()
         {
             append(&mut live.writer, &items, |writer, lane| {
-                self.sink.block(shared.id, &mut live.part, writer.cut(lane, &mut self.compressor));
+                self.sink.cut(shared.id, &mut live.part, writer, lane, &mut self.compressor);
             });
             for lane in Lane::ALL {
                 if live.writer.fresh_len(lane) >= RUN_BYTES_MAX {
-                    self.sink.block(shared.id, &mut live.part, live.writer.cut(lane, &mut self.compressor));
+                    self.sink.cut(shared.id, &mut live.part, &mut live.writer, lane, &mut self.compressor);
                 } else {
-                    self.sink.run(shared.id, lane, &mut live.writer);
+                    self.sink.run(lane, &mut live.writer);
                 }
             }
             self.sink.turn.moved.push((Arc::clone(shared), number));
@@ -296,17 +303,17 @@ impl Journal {
     fn cut_all(&mut self, session: SessionId) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
         for lane in Lane::ALL {
-            self.sink.block(session, &mut live.part, live.writer.cut(lane, &mut self.compressor));
+            self.sink.cut(session, &mut live.part, &mut live.writer, lane, &mut self.compressor);
         }
     }
 
     fn obey(&mut self, command: Command) -> io::Result<()> {
         match command {
-            Command::Open { spec, opening, reply } => {
+            Command::Open { spec, secrets, opening, reply } => {
                 if self.stopping || self.sink.queue.frozen().is_some() {
                     return Ok(());
                 }
-                let session = self.open(spec, &opening)?;
+                let session = self.open(spec, secrets, &opening)?;
                 self.sink.turn.opened.push((reply, session));
             }
             Command::Close { session, reason, exit, reply } => self.close(session, reason, exit, reply),
@@ -335,7 +342,7 @@ impl Journal {
         Ok(())
     }
 
-    fn open(&mut self, spec: SessionSpec, opening: &[Event]) -> io::Result<Session> {
+    fn open(&mut self, spec: SessionSpec, secrets: Secrets, opening: &[Event]) -> io::Result<Session> {
         let now = self.sink.queue.now();
         let id = SessionId(uuid::Uuid::now_v7().into_bytes());
         let key = SigningKey::from_bytes(&random()?);
@@ -350,10 +357,11 @@ impl Journal {
             session_pub: key.verifying_key().to_bytes().into(),
             ordinal,
             policy_hash: spec.policy_hash.into(),
-            lane_keys: None,
+            lane_keys: secrets.wrapped,
             journal_salt: random()?.into(),
             software: self.software.clone(),
             events: [0; 3],
+            micro_commits: None,
         };
         let open = leaf::Open {
             session: id,
@@ -365,7 +373,7 @@ impl Journal {
             wall_us: now.wall_us,
             retain_until_us: now.wall_us.saturating_add(self.retain_us),
         };
-        let (mut writer, built) = Writer::begin(id, head, key, now);
+        let (mut writer, built) = Writer::begin(id, head, key, secrets.keys, now);
         let open = leaf::Open { head_link: built.link, ..open };
         let mut part = Part::default();
         self.sink.block(id, &mut part, Some(built));
@@ -373,7 +381,7 @@ impl Journal {
             writer.append(Side::Client, event, now);
         }
         for lane in Lane::ALL {
-            self.sink.run(id, lane, &mut writer);
+            self.sink.run(lane, &mut writer);
         }
         let shared = Arc::new(Shared::new(id, self.durability, Arc::clone(&self.sink.queue)));
         let live =
@@ -494,7 +502,7 @@ impl Journal {
             let Some(live) = self.sessions.get_mut(&session).filter(|live| live.closing.is_none()) else { continue };
             for lane in Lane::ALL {
                 if live.writer.is_aged(lane, now) {
-                    self.sink.block(session, &mut live.part, live.writer.cut(lane, &mut self.compressor));
+                    self.sink.cut(session, &mut live.part, &mut live.writer, lane, &mut self.compressor);
                 }
             }
             self.keep_up(session, now);
@@ -531,7 +539,7 @@ impl Journal {
             .with(clock::BACKWARD, step < 0);
         if let Some(live) = self.control.and_then(|control| self.sessions.get_mut(&control)) {
             live.writer.append(Side::Client, &event, now);
-            self.sink.run(live.shared.id, Lane::Meta, &mut live.writer);
+            self.sink.run(Lane::Meta, &mut live.writer);
         }
     }
 
