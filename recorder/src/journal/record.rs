@@ -9,11 +9,11 @@
 //! | 4 | 4 | CRC-32C over the file's salt, the four bytes of the length, then the record from offset 8 |
 //! | 8 | 8 | lsn: number of the record on this node, dense |
 //! | 16 | 16 | session, zero for a leaf |
-//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf, 4 placed block |
+//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf, 4 placed block, 5 standing |
 //! | 33 | 1 | lane |
 //! | 34 | 2 | zero |
 //! | 36 | 4 | events in a run |
-//! | 40 | 8 | first event of a run in its lane, number of a block, index of a leaf |
+//! | 40 | 8 | first event of a run in its lane, number of a block, index of a leaf, number of the next block |
 //! | 48 | 8 | boot-time clock that a run's times count from, microseconds since the session began |
 //! | 56 | 8 | wall clock at that moment |
 
@@ -47,6 +47,8 @@ pub enum RecordKind {
     Leaf,
     /// Where a large block lies that was written to its live segment directly; the payload is a [`Place`].
     Placed,
+    /// How far a session had come when the journal file was begun: what the files before said of its blocks, in a word.
+    Standing,
 }
 
 /// Where a large block lies: bulk is written once, to its segment, and the journal only names it.
@@ -104,7 +106,7 @@ pub struct Record<'a> {
     pub lane: Lane,
     /// Events in a run.
     pub event_count: u32,
-    /// First event, number of the block, or index of the leaf.
+    /// First event, number of the block or of the next one, or index of the leaf.
     pub first: u64,
     /// What follows the head.
     pub payload: &'a [u8],
@@ -138,6 +140,11 @@ impl RecordHead {
     /// Describes a block that lies in its segment already.
     pub fn placed(session: SessionId, block_no: u64) -> Self {
         Self::bare(4, session, block_no)
+    }
+
+    /// Says that a live session's blocks before `next_block` are recorded.
+    pub fn standing(session: SessionId, next_block: u64) -> Self {
+        Self::bare(5, session, next_block)
     }
 
     /// Describes a leaf.
@@ -220,6 +227,7 @@ pub fn parse(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
         2 => RecordKind::Block,
         3 => RecordKind::Leaf,
         4 => RecordKind::Placed,
+        5 => RecordKind::Standing,
         _ => return None,
     };
     Some(Record {

@@ -18,6 +18,7 @@ use super::commit::PROCESS_SYNC_EVERY_US;
 use super::file::{self, JournalWriter};
 use super::intake::append;
 use super::leaves::{self, NodeLog};
+use super::record::RecordHead;
 use super::sink::{Part, Sink, Turn};
 use crate::error::Frozen;
 use crate::fs::Fs;
@@ -550,6 +551,10 @@ impl Journal {
         let done = file::path(&self.journal_dir, self.sink.journal.file_no());
         self.sink.journal.switch()?;
         for session in ids {
+            if let Some(live) = self.sessions.get(&session) {
+                let next_block = live.writer.chain().next_block();
+                self.sink.journal.append(&RecordHead::standing(session, next_block), &[]);
+            }
             self.cut_all(session);
         }
         self.sink.turn.publish.push(Job::Barrier { journal_file: done });

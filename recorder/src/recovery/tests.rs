@@ -42,6 +42,23 @@ impl Life {
         }
     }
 
+    /// The first turn: HEAD and the OPEN leaf.
+    fn open(&mut self, built: &Built) {
+        self.block(built);
+        let open = crate::log::leaf::Open {
+            session: SESSION,
+            kind: 0,
+            protocol: 1,
+            ordinal: 0,
+            head_link: built.link,
+            session_pub: [0; 32],
+            wall_us: 0,
+            retain_until_us: 0,
+        };
+        self.journal.append(&RecordHead::leaf(0), &Leaf::Open(open).encode().unwrap());
+        self.end_turn();
+    }
+
     fn end_turn(&mut self) {
         self.journal.write().unwrap();
         self.durable.push(self.events);
@@ -52,8 +69,7 @@ fn at(us: u64) -> Stamp {
     Stamp { wall_us: 1_000_000_000 + us, boot_us: us }
 }
 
-/// Two segments: typed and shown text, blocks of both lanes, a roll, a tail that is only runs, and the close.
-fn live(dir: &Path, keys: &LaneKeys) -> Life {
+fn started(dir: &Path) -> Life {
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     std::fs::create_dir_all(dir.join("journal")).unwrap();
     std::fs::create_dir_all(dir.join("spool")).unwrap();
@@ -61,22 +77,15 @@ fn live(dir: &Path, keys: &LaneKeys) -> Life {
     let worker = Arc::clone(&pool);
     std::thread::spawn(move || worker.run(|_| {}));
     let journal = JournalWriter::create(fs, pool, [1; 16], 0, 0).unwrap();
-    let mut life = Life { journal, spool: dir.join("spool"), durable: Vec::new(), events: 0 };
+    Life { journal, spool: dir.join("spool"), durable: Vec::new(), events: 0 }
+}
+
+/// Two segments: typed and shown text, blocks of both lanes, a roll, a tail that is only runs, and the close.
+fn live(dir: &Path, keys: &LaneKeys) -> Life {
+    let mut life = started(dir);
     let mut compressor = Compressor::new().unwrap();
     let (mut writer, built) = Writer::begin(SESSION, head(), session_key(), keys.clone(), at(0));
-    life.block(&built);
-    let open = crate::log::leaf::Open {
-        session: SESSION,
-        kind: 0,
-        protocol: 1,
-        ordinal: 0,
-        head_link: built.link,
-        session_pub: [0; 32],
-        wall_us: 0,
-        retain_until_us: 0,
-    };
-    life.journal.append(&RecordHead::leaf(0), &Leaf::Open(open).encode().unwrap());
-    life.end_turn();
+    life.open(&built);
     for turn in 1..40u64 {
         writer.append(Side::Client, &Event::stream(ssh_in::TYPE, 0, Bytes::from(vec![turn as u8; 2])), at(turn * 10));
         writer.append(
@@ -279,4 +288,31 @@ fn a_changed_record_in_a_recovered_transcript_does_not_open() {
         }
     }
     assert_eq!(seen, 2, "input and output");
+}
+
+#[test]
+fn a_block_of_a_turn_that_never_was_is_set_aside() {
+    let keys = keys();
+    // With what the journal says of the blocks before: each of them, or after a file was recycled only how many.
+    for recycled in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut life = started(dir.path());
+        let (mut writer, head) = Writer::begin(SESSION, head(), session_key(), keys.clone(), at(0));
+        life.open(&head);
+        let mut live = head.bytes.to_vec();
+        if recycled {
+            life.journal.switch().unwrap();
+            life.journal.append(&RecordHead::standing(SESSION, 1), &[]);
+            life.end_turn();
+            std::fs::remove_file(crate::journal::file::path(&dir.path().join("journal"), 0)).unwrap();
+        }
+        // The next turn: what was typed would go into the journal, but only the large answer reached the disk.
+        writer.append(Side::Client, &Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"ls")), at(10));
+        writer.append(Side::Target, &Event::stream(ssh_out::TYPE, 0, Bytes::from(vec![7; 40_000])), at(11));
+        let answer = writer.cut(Lane::Output, &mut Compressor::new().unwrap(), [6; 16]).unwrap();
+        live.extend_from_slice(&answer.bytes);
+        std::fs::write(part_path(&life.spool, SESSION, 0), &live).unwrap();
+        let (recovered, stored) = recover(dir.path()).unwrap();
+        assert_eq!((count_events(&stored, &keys).0, recovered.torn_bytes), (0, answer.bytes.len() as u64));
+    }
 }
