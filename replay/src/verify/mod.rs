@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anchors::{Anchor, NodeTrust, Signed, State};
 use casemate_certs::trust::Trust;
+use casemate_recorder::transcript::wrap::Identity;
 use log::{NodeFacts, SILENCE_US, check_node};
-use session::{Facts, Outcome, Plan, check_segment, conclude};
+use session::{Depth, Facts, Outcome, Plan, check_segment, conclude};
 
 use crate::ReplayError;
 use crate::vault::{Listing, Vault};
@@ -41,6 +42,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// The trust file.
     pub trust: Option<PathBuf>,
+    /// What must open every session; where given, each event is decrypted and read as well.
+    pub identities: Vec<Identity>,
     /// Whether the SHA-256 of every segment is computed as well.
     pub sha256: bool,
     /// Whether the report is JSON lines.
@@ -117,6 +120,8 @@ struct Findings {
     undecided: Vec<String>,
     remarks: Vec<String>,
     sha256: bool,
+    /// Whether every session that is here was opened and read.
+    opened: bool,
     exit: u8,
     /// Whether what is missing may be on its way into the vault at this moment.
     may_lag: bool,
@@ -168,6 +173,7 @@ fn examine(
     anchors: &[Anchor],
     options: &Options,
 ) -> Result<Findings, ReplayError> {
+    let depth = Depth { sha256: options.sha256, identities: options.identities.clone() };
     // Segments first, logs after: in a live vault whatever is listed here is in the log by the time it is read.
     let listing = vault.sessions()?;
     let (names, strays) = vault.nodes()?;
@@ -177,7 +183,7 @@ fn examine(
         let finding = format!("{}: {}", stray.path, stray.what);
         if stray.poses { altered.push(finding) } else { remarks.push(finding) }
     }
-    let (nodes, facts) = check_all(vault, trust, anchors, &listing, &names, options.sha256)?;
+    let (nodes, facts) = check_all(vault, trust, anchors, &listing, &names, &depth)?;
     for anchor in anchors {
         let origin = &anchor.note.checkpoint.origin;
         if !names.contains(origin) {
@@ -217,7 +223,17 @@ fn examine(
     let may_lag = nodes.iter().any(|node| node.behind_anchor)
         || anchors.iter().any(|anchor| !names.contains(&anchor.note.checkpoint.origin))
         || (fresh && sessions.iter().any(|judged| judged.facts.absent.is_some()));
-    Ok(Findings { nodes, sessions, altered, undecided, remarks, sha256: options.sha256, exit, may_lag })
+    Ok(Findings {
+        nodes,
+        sessions,
+        altered,
+        undecided,
+        remarks,
+        sha256: options.sha256,
+        opened: !options.identities.is_empty(),
+        exit,
+        may_lag,
+    })
 }
 
 /// A session on its way through the workers.
@@ -233,7 +249,7 @@ fn check_all(
     anchors: &[Anchor],
     listing: &Listing,
     names: &[String],
-    sha256: bool,
+    depth: &Depth,
 ) -> Result<(Vec<NodeFacts>, Vec<Facts>), ReplayError> {
     let done: Mutex<Vec<Facts>> = Mutex::default();
     let keep = |facts| done.lock().unwrap_or_else(PoisonError::into_inner).push(facts);
@@ -242,7 +258,7 @@ fn check_all(
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(64);
     let nodes = std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| work(vault, &receiver, sha256, &keep));
+            scope.spawn(|| work(vault, &receiver, depth, &keep));
         }
         let mut nodes = Vec::new();
         let mut hand_out = |mut plan: Plan| {
@@ -276,12 +292,12 @@ fn check_all(
     Ok((nodes, done.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-fn work(vault: &Vault, receiver: &Mutex<mpsc::Receiver<(Arc<Job>, u32)>>, sha256: bool, keep: &impl Fn(Facts)) {
+fn work(vault: &Vault, receiver: &Mutex<mpsc::Receiver<(Arc<Job>, u32)>>, depth: &Depth, keep: &impl Fn(Facts)) {
     let mut buffer = Vec::new();
     loop {
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, no)) = next else { return };
-        let outcome = check_segment(vault, &job.plan, no, &mut buffer, sha256);
+        let outcome = check_segment(vault, &job.plan, no, &mut buffer, depth);
         if let Some(slot) = job.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(no as usize) {
             *slot = outcome;
         }

@@ -129,6 +129,7 @@ fn json_lines(findings: &Findings) -> Vec<String> {
         .with("undecided_because", &findings.undecided)
         .with("remarks", findings.all_remarks())
         .with("sha256", findings.sha256)
+        .with("opened_and_read", findings.opened)
         .with("not_proven", NOT_PROVEN);
     lines.push(last.finish());
     lines
@@ -181,8 +182,13 @@ fn text_lines(findings: &Findings) -> Vec<String> {
     } else {
         "every link, seal, index and leaf; links fix every byte, so the SHA-256 of segments was not computed (--sha256)"
     };
+    let opened = if findings.opened {
+        "every session opens with the identities given, and every event in it was read"
+    } else {
+        "what is encrypted was checked as it is stored; nothing was opened (--identity)"
+    };
     let retention = "files in a directory are tamper-evident, not tamper-proof: no lock was checked";
-    section(&mut lines, "checked:", vec![method.to_owned(), retention.to_owned()]);
+    section(&mut lines, "checked:", [method, opened, retention].map(str::to_owned).to_vec());
     section(&mut lines, "not proven:", NOT_PROVEN.map(str::to_owned).to_vec());
     lines
 }

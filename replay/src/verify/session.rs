@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 
 use casemate_recorder::log::leaf::{Close as CloseLeaf, Open, SegmentRef};
-use casemate_recorder::transcript::block::{Block, HEADER_LEN, Kind, Link};
-use casemate_recorder::transcript::chain::{Chain, IndexEntry, TRAILER_LEN, parse_trailer};
+use casemate_recorder::transcript::block::{Block, Codec, HEADER_LEN, Kind, Link};
+use casemate_recorder::transcript::chain::{Chain, IndexEntry, TRAILER_LEN, events, parse_trailer};
+use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::head::{Head, Protocol, TranscriptKind};
 use casemate_recorder::transcript::seal;
+use casemate_recorder::transcript::wrap::{Identity, unwrap};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
@@ -147,15 +149,27 @@ pub(super) enum Outcome {
     Unreadable(String),
 }
 
+/// What is checked beyond what the links fix.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Depth {
+    /// Whether the SHA-256 of every segment is computed.
+    pub(super) sha256: bool,
+    /// What must open every session; then each event is read as well.
+    pub(super) identities: Vec<Identity>,
+}
+
 /// Checks one segment.
-pub(super) fn check_segment(vault: &Vault, plan: &Plan, no: u32, buffer: &mut Vec<u8>, sha256: bool) -> Outcome {
+pub(super) fn check_segment(vault: &Vault, plan: &Plan, no: u32, buffer: &mut Vec<u8>, depth: &Depth) -> Outcome {
     let Some(logged) = plan.segments.get(&no) else {
         return Outcome::Altered(format!("segment {no} is not named by the log"));
     };
     let path = vault.segment(plan.open.session, no);
     let checked = SegmentReader::open(&path, buffer).and_then(|reader| match reader {
         None => Ok(None),
-        Some(reader) => Check { plan, no, logged, sha256: sha256.then(Sha256::new) }.run(reader).map(Some),
+        Some(reader) => {
+            let sha256 = depth.sha256.then(Sha256::new);
+            Check { plan, no, logged, sha256, identities: &depth.identities }.run(reader).map(Some)
+        }
     });
     match checked {
         Ok(Some(sound)) => Outcome::Sound(Box::new(sound)),
@@ -177,6 +191,7 @@ struct Check<'a> {
     no: u32,
     logged: &'a LoggedSegment,
     sha256: Option<Sha256>,
+    identities: &'a [Identity],
 }
 
 /// What the pass carries from block to block.
@@ -195,6 +210,8 @@ struct Pass {
     next_head: usize,
     stream_bytes: Option<u64>,
     last_mono_us: u64,
+    /// Where events are read as well.
+    keys: Option<LaneKeys>,
 }
 
 impl Check<'_> {
@@ -235,11 +252,18 @@ impl Check<'_> {
         if header.kind != Kind::Head {
             return Err(self.altered("does not begin with HEAD"));
         }
+        if header.codec != Codec::default() {
+            return Err(self.altered("HEAD is compressed or encrypted"));
+        }
         if header.session != self.plan.open.session {
             return Err(self.altered(format!("belongs to session {}", header.session)));
         }
         let bad = |error: casemate_recorder::transcript::block::BlockError| self.altered(error.to_string());
-        let head = Head::decode(&block.plain().map_err(bad)?).map_err(bad)?;
+        let head = Head::decode(block.payload).map_err(bad)?;
+        let keys = match self.identities {
+            [] => None,
+            identities => Some(unwrap(&head, identities).map_err(|error| self.altered(error.to_string()))?),
+        };
         let open = &self.plan.open;
         let same = head.node == self.plan.node
             && head.ordinal == open.ordinal
@@ -265,6 +289,7 @@ impl Check<'_> {
             next_head: self.plan.heads.partition_point(|head| head.block_no < first_block),
             stream_bytes: None,
             last_mono_us: 0,
+            keys,
         })
     }
 
@@ -286,8 +311,7 @@ impl Check<'_> {
         pass.sealed = matches!(header.kind, Kind::Seal | Kind::Close | Kind::Recovered);
         match header.kind {
             Kind::Index => {
-                let plain = block.plain().map_err(|error| in_block(&error.to_string()))?;
-                if plain != pass.index {
+                if header.codec != Codec::default() || block.payload != pass.index {
                     return Err(in_block("INDEX does not describe the blocks before it"));
                 }
                 // After a crash an earlier one may lie in the middle; the last one counts.
@@ -302,7 +326,12 @@ impl Check<'_> {
             }
             Kind::Close => self.close(pass, block).map_err(|what| in_block(&what))?,
             Kind::Recovered => self.recovered(pass, block).map_err(|what| in_block(&what))?,
-            Kind::Head | Kind::Data | Kind::Micro | Kind::Unknown(_) => {}
+            Kind::Data | Kind::Micro => {
+                if let Some(keys) = &pass.keys {
+                    events(block, keys).map_err(|error| in_block(&error.to_string()))?;
+                }
+            }
+            Kind::Head | Kind::Unknown(_) => {}
         }
         IndexEntry::of(offset, header, block.link).append_to(&mut pass.index);
         Ok(())
@@ -310,7 +339,7 @@ impl Check<'_> {
 
     fn verify_seal<'b>(&self, block: &Block<'b>, key: &[u8; 32]) -> Result<&'b [u8], String> {
         let key = VerifyingKey::from_bytes(key).map_err(|_| "the log names a key that is none".to_owned())?;
-        if block.header.codec.zstd || block.header.codec.encrypted {
+        if block.header.codec != Codec::default() {
             return Err("a seal that is compressed or encrypted".to_owned());
         }
         seal::verify(&key, block.raw.get(..HEADER_LEN).unwrap_or_default(), block.payload)
