@@ -6,6 +6,7 @@
 mod bad_input;
 mod daemon;
 mod login;
+mod secrecy;
 mod session;
 mod story;
 mod transparency;
