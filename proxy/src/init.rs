@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_certs::keys::{KeyFileError, create_new, quoted, write_private};
-use casemate_certs::trust::{Trust, TrustedNode};
+use casemate_certs::trust::{Period, Trust, TrustedNode};
 use casemate_certs::vkey::{NodeKey, VkeyError};
 use clap::Args;
 use russh::keys::key::safe_rng;
@@ -153,11 +153,8 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
     write_private(&keys.join("node.key"), &node_key.to_text())?;
     create_new(&keys.join("node.pub"), format!("{}\n", node_key.public()).as_bytes(), 0o644)?;
 
-    let trust = Trust {
-        self_asserted: true,
-        anchor_age_max: Some(ANCHOR_AGE_MAX),
-        nodes: vec![TrustedNode { key: node_key.public(), from_us: now_us(), until_us: None }],
-    };
+    let period = Period { from_us: now_us(), until_us: None };
+    let trust = Trust::self_asserted(Some(ANCHOR_AGE_MAX), vec![TrustedNode { key: node_key.public(), period }]);
     create_new(&trust_file, trust.to_text().as_bytes(), 0o644)?;
     let listen = plan.listen.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), plan.ssh_port));
     create_new(&config_file, config_text(&node, &plan.durability, listen, &persons).as_bytes(), 0o600)?;
@@ -342,7 +339,7 @@ mod tests {
             assert_eq!(mode(&dir.join("keys").join(name)), 0o600, "{name}");
         }
         let trust = Trust::parse(&std::fs::read_to_string(dir.join("trust.toml")).unwrap()).unwrap();
-        assert!(trust.self_asserted);
+        assert_eq!(trust.authority, casemate_certs::trust::Authority::Bastion);
         assert_eq!(trust.nodes[0].key, config.node_key.public());
         // The log that the recorder writes knows the key by the same name and id.
         let line = std::fs::read_to_string(dir.join("keys/node.pub")).unwrap();
