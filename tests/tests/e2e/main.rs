@@ -9,6 +9,7 @@ mod login;
 mod session;
 mod story;
 mod transparency;
+mod trust;
 
 use std::time::Duration;
 
