@@ -180,6 +180,19 @@ fn officers_are_counted_by_person_and_what_does_not_count_is_named() {
 }
 
 #[test]
+fn a_signature_counts_whole_or_not_at_all() {
+    let desk = Desk::new();
+    let ada = desk.make("ada", &["ed25519"]);
+    let text = trust("2026-11-22T20:00:00Z", 1, &[("Ada", &ada, None)], &a_node());
+    let signature = desk.sign("ada", &text);
+    let whole = signature.trim_end().len();
+    for cut in 0..signature.len() {
+        let file = read(&text, &signature[..cut]);
+        assert_eq!(file.believe(NOW_US).is_ok(), cut >= whole, "{cut} of {whole}");
+    }
+}
+
+#[test]
 fn a_key_that_has_expired_by_the_issue_does_not_count() {
     let desk = Desk::new();
     let [ada, bob] = ["ada", "bob"].map(|name| desk.make(name, &["ed25519"]));
