@@ -10,8 +10,8 @@ use super::Period;
 /// NIST SP 800-57 asks for as much where a signature must hold beyond 2030, as evidence has to.
 const RSA_BITS_MIN: u32 = 3072;
 
-/// Above this a check takes longer than a second.
-const RSA_BITS_MAX: u32 = 16_384;
+/// The library checks no signatures of larger ones: a key that could never count is refused when it is listed.
+const RSA_BITS_MAX: u32 = 8192;
 
 /// A person and one of the keys they sign with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl OfficerKey {
     /// Reads the line of a `.pub` file: type, base64, comment. The comment is dropped: nothing vouches for it.
     ///
     /// # Errors
-    /// All but Ed25519, ECDSA over P-256 and P-384, RSA of 3072 bits or more, and security keys of the first two kinds.
+    /// All but Ed25519, ECDSA over P-256 and P-384, RSA of 3072 to 8192 bits, and security keys of the first two kinds.
     pub fn parse(line: &str) -> Result<Self, OfficerKeyError> {
         let key = PublicKey::from_openssh(line.trim()).map_err(|error| OfficerKeyError::Form(error.to_string()))?;
         let data = key.key_data();

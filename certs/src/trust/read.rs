@@ -152,8 +152,7 @@ impl Parser<'_, '_> {
             }
             Ok(key) => Some(key),
             Err(error) => {
-                let remedy =
-                    "write the line of a .pub file: ed25519, ecdsa of 256 or 384 bits, rsa from 3072, or an sk key";
+                let remedy = "write the line of a .pub file: ed25519, ecdsa of 256 or 384 bits, rsa of 3072 to 8192, or an sk key";
                 self.reader.complain(text.line, format!("officer.key: {error}"), remedy);
                 None
             }

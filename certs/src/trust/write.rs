@@ -12,7 +12,7 @@ pub(super) fn to_text(trust: &Trust) -> String {
     // Writing to a String cannot fail, here and below.
     match &trust.authority {
         Authority::Bastion => {
-            out.push_str("# Self-asserted: written by the bastion about itself. Fit for a demonstration; an auditor keeps one made elsewhere.\n");
+            out.push_str("# Self-asserted: written by the bastion about itself. Fit for a demonstration; for an audit: casemate trust request --help.\n");
             let _ = write!(out, "version = {VERSION}\nself_asserted = true\n");
         }
         Authority::Officers(board) => {
