@@ -251,12 +251,16 @@ fn sealed(public: KeyData, algorithm: Algorithm, bytes: Vec<u8>) -> (String, Str
     (line, SshSig::new(public, NAMESPACE, HashAlg::Sha512, signature).unwrap().to_pem(LineEnding::LF).unwrap())
 }
 
+/// Signs a text with these flags.
+type Touch<'a> = &'a dyn Fn(&str, u8) -> (String, String);
+
 #[test]
 fn a_security_key_must_have_been_touched() {
     let desk = Desk::new();
     desk.make("p256", &["ecdsa", "-b", "256"]);
-    let kinds: [&dyn Fn(&str, u8) -> (String, String); 2] =
-        [&|text, flags| touch(text, flags, Algorithm::SkEd25519), &|text, flags| touch_p256(&desk, text, flags)];
+    let ed25519 = |text: &str, flags| touch(text, flags, Algorithm::SkEd25519);
+    let p256 = |text: &str, flags| touch_p256(&desk, text, flags);
+    let kinds: [Touch<'_>; 2] = [&ed25519, &p256];
     for touch in kinds {
         let (line, _) = touch("", 1);
         let text = trust("2026-11-22T20:00:00Z", 1, &[("Ada", &line, None)], &a_node());
