@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_certs::keys::{KeyFileError, create_new, quoted, write_private};
-use casemate_certs::trust::{Trust, TrustedNode};
+use casemate_certs::trust::{AgeKeyError, Period, Recipient, RecipientDuty, Trust, TrustedNode};
 use casemate_certs::vkey::{NodeKey, VkeyError};
 use casemate_recorder::transcript::wrap::Identity;
 use clap::Args;
@@ -161,11 +161,10 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
         write_private(&readers.join(format!("{name}.agekey")), &identity.to_file())?;
     }
 
-    let trust = Trust {
-        self_asserted: true,
-        anchor_age_max: Some(ANCHOR_AGE_MAX),
-        nodes: vec![TrustedNode { key: node_key.public(), from_us: now_us(), until_us: None }],
-    };
+    let period = Period { from_us: now_us(), until_us: None };
+    let recipients = identities.iter().map(|(name, identity)| recipient(name, identity)).collect::<Result<_, _>>()?;
+    let nodes = vec![TrustedNode { key: node_key.public(), period }];
+    let trust = Trust { recipients, ..Trust::self_asserted(Some(ANCHOR_AGE_MAX), nodes) };
     create_new(&trust_file, trust.to_text().as_bytes(), 0o644)?;
     let listen = plan.listen.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), plan.ssh_port));
     create_new(&config_file, config_text(&node, &plan.durability, listen, &identities, &persons).as_bytes(), 0o600)?;
@@ -173,6 +172,14 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
     Config::load(&config_file)?;
     let report = report(&dir, listen, &host_key, &target_key, &node_key, &persons);
     Ok(Made { config: config_file, report })
+}
+
+/// Lists an identity's public half in the trust file.
+fn recipient(name: &str, identity: &Identity) -> Result<Recipient, InitError> {
+    let key = identity.recipient().to_string().parse();
+    let key = key.map_err(|error: AgeKeyError| InitError::Key(error.to_string()))?;
+    let duty = if name == "spare" { RecipientDuty::Spare } else { RecipientDuty::Auditor };
+    Ok(Recipient { name: name.to_owned(), key, duty })
 }
 
 fn node_name(plan: &Plan) -> Result<String, InitError> {
@@ -375,8 +382,10 @@ mod tests {
         let state = Identity::parse_file(&state).unwrap().remove(0).recipient();
         assert_eq!(config.encryption.state_recipient(), Some(state));
         let trust = Trust::parse(&std::fs::read_to_string(dir.join("trust.toml")).unwrap()).unwrap();
-        assert!(trust.self_asserted);
+        assert_eq!(trust.authority, casemate_certs::trust::Authority::Bastion);
         assert_eq!(trust.nodes[0].key, config.node_key.public());
+        let listed: Vec<_> = trust.recipients.iter().map(|recipient| recipient.key.to_string()).collect();
+        assert_eq!(listed, identities.map(|recipient| recipient.to_string()));
         // The log that the recorder writes knows the key by the same name and id.
         let line = std::fs::read_to_string(dir.join("keys/node.pub")).unwrap();
         let log_key: casemate_recorder::log::note::LogKey = line.trim_end().parse().unwrap();

@@ -21,14 +21,14 @@ use crate::{ReplayError, ls, show};
 
 /// Exit status of `verify` for a person who asks for help.
 const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \
-4 cannot decide (no or self-asserted trust, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
+4 cannot decide (no trust file or one that its officers did not sign, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
 
 #[derive(Debug, Parser)]
 #[command(name = "casemate-replay", version, about = "Reads and verifies Casemate recordings, offline")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
-    /// Whose signatures count; without it `verify` cannot decide.
+    /// Whose signatures count, with the officers' own in FILE.sig; without it `verify` cannot decide.
     #[arg(long, global = true, value_name = "FILE")]
     trust: Option<PathBuf>,
     /// An age identity that opens recordings, as `casemate init` or age-keygen made it; may be given several times.

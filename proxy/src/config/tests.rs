@@ -366,10 +366,6 @@ const SPARE: &str = "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7d
 
 /// The sample with encryption: these recipients, by name and key, and these lines before the first table.
 fn encrypted(home: &Home, lines: &str, recipients: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let state = home.path("keys/state.agekey");
-    if !state.exists() {
-        casemate_certs::keys::write_private(&state, &Identity::generate().to_file()).unwrap();
-    }
     let top = format!("encryption = \"age\"\n{lines}");
     let mut text = SAMPLE.replace("encryption = \"none\"\n", &top);
     for (name, key) in recipients {
@@ -395,7 +391,6 @@ fn what_would_lose_recordings_or_give_them_away_is_refused() {
     let home = Home::new();
     let state = "state_key = \"keys/state.agekey\"\n";
     let two = [("auditor", AUDITOR), ("spare", SPARE)];
-    drop(encrypted(&home, state, &two));
     let own = Identity::parse_file(&std::fs::read_to_string(home.path("keys/state.agekey")).unwrap()).unwrap();
     let (secret, own) = (own[0].to_file(), own[0].recipient().to_string());
     let secret = secret.lines().last().unwrap().to_owned();

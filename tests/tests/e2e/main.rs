@@ -10,6 +10,7 @@ mod secrecy;
 mod session;
 mod story;
 mod transparency;
+mod trust;
 
 use std::time::Duration;
 
