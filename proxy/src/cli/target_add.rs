@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_certs::fields::Problem;
@@ -19,8 +18,10 @@ use rustix::fs::FlockOperation;
 use tokio::sync::oneshot;
 
 use super::say;
-use crate::config::{Config, ConfigError, Objection, is_name, load_private_key, parse_public_key, split_address};
-use crate::ssh::settings::TARGET_KEYS;
+use crate::config::{
+    Config, ConfigError, Limits, Objection, is_name, load_private_key, parse_public_key, split_address,
+};
+use crate::ssh::settings;
 
 /// How long connecting and the key exchange may take.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -250,11 +251,10 @@ async fn scan(host: &str, port: u16, address: &str) -> Result<PublicKey, AddErro
         let stream = tokio::net::TcpStream::connect((host, port))
             .await
             .map_err(|source| AddError::Connect { address: address.to_owned(), source })?;
-        let mut settings = client::Config::default();
-        // What can be pinned is what can be dialled, in the same order of preference.
-        settings.preferred.key = TARGET_KEYS.into();
+        // What can be pinned is what can be dialled, by the same algorithms and in the same order of preference.
+        let settings = settings::target(&Limits::default(), &[]);
         let (found, key) = oneshot::channel();
-        let ended = client::connect_stream(Arc::new(settings), stream, Scanner(Some(found))).await;
+        let ended = client::connect_stream(settings, stream, Scanner(Some(found))).await;
         key.await.map_err(|_| {
             let reason = ended.err().map_or_else(|| "no key was shown".to_owned(), |error| error.to_string());
             AddError::Handshake { address: address.to_owned(), reason }

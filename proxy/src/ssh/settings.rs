@@ -54,7 +54,7 @@ const KEYS: &[Algorithm] = &[
 ];
 
 /// What a target may prove itself with: no `sk-…`, which hosts do not have.
-pub(crate) const TARGET_KEYS: &[Algorithm] = &[
+const TARGET_KEYS: &[Algorithm] = &[
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
