@@ -75,6 +75,9 @@ impl LocalLog {
         let bundle = open_or_create(fs.as_ref(), &path)?;
         bundle.set_len(bundle_len).map_err(OpenError::io("cannot cut", &path))?;
         hashes.set_len(size * HASH_LEN as u64).map_err(OpenError::io("cannot cut", &hashes_path))?;
+        for level in [&entries_dir, &dir] {
+            fs.sync_dir(level).map_err(OpenError::io("cannot sync", level))?;
+        }
 
         let mut log = Self {
             fs,

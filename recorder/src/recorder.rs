@@ -133,6 +133,8 @@ impl Recorder {
         let published = newest.as_ref().map_or(0, |note| note.checkpoint.size);
         let log_dir = config.state_dir.join("log");
         let mut log = LocalLog::open(Arc::clone(&fs), log_dir, config.node.clone(), published)?;
+        // A journal that is synced in a directory that a power cut takes is no journal.
+        fs.sync_dir(&config.state_dir).map_err(OpenError::io("cannot sync", &config.state_dir))?;
         let found = scan(fs.as_ref(), &journal_dir).map_err(OpenError::io("cannot read", &journal_dir))?;
         let state = config.state_dir.clone();
         let evidence = Evidence::gather(found.files, |index, entry| top_up(&mut log, index, entry, &state))?;
@@ -195,7 +197,7 @@ impl Recorder {
         }
         // Before any thread runs: from then on the spool holds live segments of this start too.
         let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
-        let shipper = Shipper::new(Arc::clone(&fs), log, vault, Arc::clone(&queue), Arc::clone(&pool));
+        let shipper = Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool));
         threads.push(spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?);
         let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks);
         threads.push(spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?);

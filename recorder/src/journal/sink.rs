@@ -24,6 +24,16 @@ const PLACED_LEN_MIN: usize = 24 * 1024;
 pub(super) struct Part {
     live: Option<keeper::Live>,
     len: u64,
+    /// Whether its name in the spool is durable, or will be with the blocks that are placed in it.
+    named: bool,
+}
+
+/// A live segment with blocks that were written to it directly and are not synced.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) file: Arc<dyn File>,
+    /// Whether its name is not durable either.
+    pub(super) unnamed: bool,
 }
 
 /// What one turn must do once its records are written, and once they are durable.
@@ -50,7 +60,7 @@ pub(super) struct Turn {
 pub(super) struct Sink<'a> {
     pub(super) setup: &'a mut Setup,
     pub(super) turn: &'a mut Turn,
-    pub(super) placed: &'a mut HashMap<(SessionId, u32), Arc<dyn File>>,
+    pub(super) placed: &'a mut HashMap<(SessionId, u32), Placed>,
 }
 
 impl Sink<'_> {
@@ -77,7 +87,10 @@ impl Sink<'_> {
         let placed = built.bytes.len() >= PLACED_LEN_MIN && self.place(&live, &place, &built.bytes)?;
         if placed {
             self.setup.journal.append(&RecordHead::placed(session, built.block_no), &place.encode());
-            self.placed.entry((session, built.segment_no)).or_insert_with(|| Arc::clone(&live.file));
+            let unnamed = !std::mem::replace(&mut part.named, true);
+            let placed = Placed { file: Arc::clone(&live.file), unnamed };
+            // The first entry knows whether the name was synced before.
+            self.placed.entry((session, built.segment_no)).or_insert(placed);
         } else {
             self.setup.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
         }

@@ -17,9 +17,9 @@ use ed25519_dalek::SigningKey;
 use super::file::{self, JournalWriter};
 use super::intake::append;
 use super::record::RecordHead;
-use super::sink::{Part, Sink, Turn};
+use super::sink::{Part, Placed, Sink, Turn};
 use crate::error::Frozen;
-use crate::fs::{File, Fs};
+use crate::fs::Fs;
 use crate::keeper::{Backlog, FinishedSegment, Job};
 use crate::log::leaf::{self, Leaf};
 use crate::log::merkle::{Frontier, leaf_hash};
@@ -102,7 +102,7 @@ pub(crate) struct Journal {
     turn: Turn,
     items: Vec<Item>,
     /// Live segments that large blocks were written to and not synced yet.
-    placed: HashMap<(SessionId, u32), Arc<dyn File>>,
+    placed: HashMap<(SessionId, u32), Placed>,
     /// Sessions whose written events are not durable yet.
     unsynced: Vec<(Arc<Shared>, u64)>,
     synced_at_us: u64,
@@ -613,7 +613,13 @@ impl Journal {
 
     /// Syncs the live segments that large blocks were written to; the journal names them, so they come first.
     fn sync_placed(&mut self) -> io::Result<()> {
-        self.placed.drain().try_for_each(|(_, file)| file.sync_data())
+        let mut unnamed = false;
+        for (_, placed) in self.placed.drain() {
+            placed.file.sync_data()?;
+            unnamed |= placed.unnamed;
+        }
+        // Without its name nobody finds the file after a power cut, however well its content is kept.
+        if unnamed { self.setup.fs.sync_dir(&self.setup.spool) } else { Ok(()) }
     }
 
     /// Everything of the turn is durable: sign the log's head, publish, answer.
