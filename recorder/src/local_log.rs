@@ -36,7 +36,16 @@ pub(crate) struct LocalLog {
 
 impl LocalLog {
     /// Opens the log in `dir`, cutting off what a crash left half-written; `published` is what the vault already has.
-    pub(crate) fn open(fs: Arc<dyn Fs>, dir: PathBuf, node: String, published: u64) -> Result<Self, OpenError> {
+    ///
+    /// Leaves from `journaled` on are in the journal still, because they may not be synced here: a power cut may have left
+    /// any part of them, so none of it is believed. The caller adds them again.
+    pub(crate) fn open(
+        fs: Arc<dyn Fs>,
+        dir: PathBuf,
+        node: String,
+        published: u64,
+        journaled: Option<u64>,
+    ) -> Result<Self, OpenError> {
         let entries_dir = dir.join("entries");
         fs.create_dir_all(&entries_dir, 0o700).map_err(OpenError::io("cannot make", &entries_dir))?;
         let hashes_path = dir.join("hashes");
@@ -53,7 +62,7 @@ impl LocalLog {
         numbers.sort_unstable();
         let newest = numbers.last().copied().unwrap_or(0);
         let in_newest = count_entries(&read_or_empty(fs.as_ref(), &bundle_path(&dir, newest))?);
-        let size = (stored.len() as u64).min(newest * WIDTH + in_newest);
+        let size = (stored.len() as u64).min(newest * WIDTH + in_newest).min(journaled.unwrap_or(u64::MAX));
         for number in numbers.into_iter().filter(|number| *number > size / WIDTH) {
             let path = bundle_path(&dir, number);
             fs.remove(&path).map_err(OpenError::io("cannot remove", &path))?;
@@ -270,7 +279,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     fn open(dir: &std::path::Path, published: u64) -> LocalLog {
-        LocalLog::open(Arc::new(OsFs), dir.join("log"), "n".into(), published).unwrap()
+        LocalLog::open(Arc::new(OsFs), dir.join("log"), "n".into(), published, None).unwrap()
     }
 
     #[test]

@@ -132,10 +132,11 @@ impl Recorder {
         let newest = newest_checkpoint(&vault, &config.node)?;
         let published = newest.as_ref().map_or(0, |note| note.checkpoint.size);
         let log_dir = config.state_dir.join("log");
-        let mut log = LocalLog::open(Arc::clone(&fs), log_dir, config.node.clone(), published)?;
+        let found = scan(fs.as_ref(), &journal_dir).map_err(OpenError::io("cannot read", &journal_dir))?;
+        let journaled = found.first_leaf();
+        let mut log = LocalLog::open(Arc::clone(&fs), log_dir, config.node.clone(), published, journaled)?;
         // A journal that is synced in a directory that a power cut takes is no journal.
         fs.sync_dir(&config.state_dir).map_err(OpenError::io("cannot sync", &config.state_dir))?;
-        let found = scan(fs.as_ref(), &journal_dir).map_err(OpenError::io("cannot read", &journal_dir))?;
         let state = config.state_dir.clone();
         let evidence = Evidence::gather(found.files, |index, entry| top_up(&mut log, index, entry, &state))?;
         refuse_rollback(&log, newest.as_ref(), &config)?;
