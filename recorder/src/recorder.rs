@@ -164,6 +164,7 @@ impl Recorder {
         let journal =
             JournalWriter::create(Arc::clone(&fs), Arc::clone(&pool), boot_id, found.next_file_no, found.next_lsn)
                 .map_err(OpenError::io("cannot write the journal in", &journal_dir))?;
+        let next_ordinal = log.next_ordinal()?;
         let setup = Setup {
             node: config.node.clone(),
             node_key: config.node_key.clone(),
@@ -173,7 +174,7 @@ impl Recorder {
             segment_age_us: micros(config.segment_age),
             software: concat!("casemate ", env!("CARGO_PKG_VERSION")).to_owned(),
             frontier: log.frontier(),
-            next_ordinal: log.next_ordinal()?,
+            next_ordinal,
             journal,
             journal_dir,
             fs: Arc::clone(&fs),
@@ -190,7 +191,8 @@ impl Recorder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             previous_size: log.size(),
         };
-        let recovery = Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key };
+        let recovery =
+            Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key, next_ordinal };
         // Segments that the log already names go into the vault before anything that this start adds.
         for job in recovery.unpublished().map_err(OpenError::io("cannot read", &spool))? {
             // The keeper starts below; the channel holds these until then.

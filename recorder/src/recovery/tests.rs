@@ -9,7 +9,6 @@ use crate::transcript::block::Kind;
 use crate::transcript::block::{Compressor, HEADER_LEN};
 use crate::transcript::chain::{self, TRAILER_LEN};
 use crate::transcript::event::{Event, Side, ssh_in, ssh_out};
-use crate::transcript::head::Head;
 use crate::transcript::head::{Durability, Protocol, TranscriptKind};
 use crate::transcript::seal::{self, Recovered};
 use crate::transcript::writer::{Built, Writer};
@@ -128,6 +127,7 @@ fn recover(dir: &Path) -> Option<(RecoveredSession, Vec<u8>)> {
         evidence: Evidence::gather(files, |_, _| Ok::<_, io::Error>(())).unwrap(),
         boot_id: [8; 16],
         boot_key: SigningKey::from_bytes(&[7; 32]),
+        next_ordinal: 1,
     };
     let orphans = recovery.orphans().unwrap();
     let recovered = recovery.recover(*orphans.first()?, at(1000)).unwrap()?;
