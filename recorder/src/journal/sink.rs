@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::record::{Place, RecordHead};
 use super::thread::Setup;
 use crate::error::Frozen;
-use crate::fs::File;
+use crate::fs::{File, SharedFile};
 use crate::keeper::{self, Job, part_path};
 use crate::queue::SlipReply;
 use crate::session::{Session, Shared};
@@ -78,7 +78,7 @@ impl Sink<'_> {
             Some(live) => live.clone(),
             None => {
                 let path = part_path(&self.setup.spool, session, built.segment_no);
-                let file = self.setup.fs.create(&path)?;
+                let file = Arc::new(SharedFile::new(self.setup.fs.create(&path)?));
                 part.live.insert(keeper::Live { segment_no: built.segment_no, path, file }).clone()
             }
         };
