@@ -194,8 +194,13 @@ impl LocalLog {
         }
         let names = new_tiles(self.published, size);
         for name in &names {
-            if let Some(bytes) = self.tile_bytes(name) {
-                vault.put_new(&log_key(&self.node, &name.to_string()), &bytes)?;
+            let key = log_key(&self.node, &name.to_string());
+            let bytes = self.tile_bytes(name).map_err(|source| {
+                // A checkpoint without what it covers would look like a forgery.
+                VaultError::Io { what: "cannot read the local log for", key: key.clone(), source }
+            })?;
+            if let Some(bytes) = bytes {
+                vault.put_new(&key, &bytes)?;
             }
         }
         let path = note.checkpoint.path(&day(wall_us));
@@ -223,17 +228,17 @@ impl LocalLog {
         Some(TileName { width, ..*name })
     }
 
-    fn tile_bytes(&self, name: &TileName) -> Option<Vec<u8>> {
+    fn tile_bytes(&self, name: &TileName) -> std::io::Result<Option<Vec<u8>>> {
         match name.content {
             Content::Hashes { level } => {
-                let hashes = self.tiles.get(&(level, name.index))?;
-                hashes.get(..usize::from(name.width)).map(tile::write_hashes)
+                let hashes = self.tiles.get(&(level, name.index));
+                Ok(hashes.and_then(|hashes| hashes.get(..usize::from(name.width))).map(tile::write_hashes))
             }
             Content::Entries => {
-                let bytes = self.fs.read(&bundle_path(&self.dir, name.index)).ok()?;
-                let entries = tile::read_entries(&bytes, name.width, false).ok()?;
+                let bytes = self.fs.read(&bundle_path(&self.dir, name.index))?;
+                let entries = tile::read_entries(&bytes, name.width, false).map_err(std::io::Error::other)?;
                 let len = entries.iter().map(|entry| entry.len() + 2).sum();
-                bytes.get(..len).map(<[u8]>::to_vec)
+                Ok(bytes.get(..len).map(<[u8]>::to_vec))
             }
         }
     }
