@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A filesystem, as far as the recorder needs one. All calls block.
 pub trait Fs: Send + Sync + fmt::Debug {
@@ -46,6 +46,49 @@ pub trait File: Send + Sync + fmt::Debug {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Says that what is synced will not be read soon, so that it need not stay in memory. A hint; nothing follows from it.
     fn forget(&self);
+}
+
+/// A file that two threads sync, so that a sync that failed for one fails for both: the kernel reports a lost page once,
+/// and calls it clean from then on.
+#[derive(Debug)]
+pub(crate) struct SharedFile {
+    file: Arc<dyn File>,
+    sync_failed: Mutex<bool>,
+}
+
+impl SharedFile {
+    pub(crate) fn new(file: Arc<dyn File>) -> Self {
+        Self { file, sync_failed: Mutex::new(false) }
+    }
+}
+
+impl File for SharedFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // Held during the sync: the other thread must not ask in between.
+        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        let synced = self.file.sync_data();
+        *failed = synced.is_err();
+        synced
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn forget(&self) {
+        self.file.forget();
+    }
 }
 
 /// The operating system's filesystem.

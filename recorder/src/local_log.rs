@@ -36,7 +36,16 @@ pub(crate) struct LocalLog {
 
 impl LocalLog {
     /// Opens the log in `dir`, cutting off what a crash left half-written; `published` is what the vault already has.
-    pub(crate) fn open(fs: Arc<dyn Fs>, dir: PathBuf, node: String, published: u64) -> Result<Self, OpenError> {
+    ///
+    /// Leaves from `journaled` on are in the journal still, because they may not be synced here: a power cut may have left
+    /// any part of them, so none of it is believed. The caller adds them again.
+    pub(crate) fn open(
+        fs: Arc<dyn Fs>,
+        dir: PathBuf,
+        node: String,
+        published: u64,
+        journaled: Option<u64>,
+    ) -> Result<Self, OpenError> {
         let entries_dir = dir.join("entries");
         fs.create_dir_all(&entries_dir, 0o700).map_err(OpenError::io("cannot make", &entries_dir))?;
         let hashes_path = dir.join("hashes");
@@ -53,7 +62,7 @@ impl LocalLog {
         numbers.sort_unstable();
         let newest = numbers.last().copied().unwrap_or(0);
         let in_newest = count_entries(&read_or_empty(fs.as_ref(), &bundle_path(&dir, newest))?);
-        let size = (stored.len() as u64).min(newest * WIDTH + in_newest);
+        let size = (stored.len() as u64).min(newest * WIDTH + in_newest).min(journaled.unwrap_or(u64::MAX));
         for number in numbers.into_iter().filter(|number| *number > size / WIDTH) {
             let path = bundle_path(&dir, number);
             fs.remove(&path).map_err(OpenError::io("cannot remove", &path))?;
@@ -75,6 +84,9 @@ impl LocalLog {
         let bundle = open_or_create(fs.as_ref(), &path)?;
         bundle.set_len(bundle_len).map_err(OpenError::io("cannot cut", &path))?;
         hashes.set_len(size * HASH_LEN as u64).map_err(OpenError::io("cannot cut", &hashes_path))?;
+        for level in [&entries_dir, &dir] {
+            fs.sync_dir(level).map_err(OpenError::io("cannot sync", level))?;
+        }
 
         let mut log = Self {
             fs,
@@ -182,8 +194,13 @@ impl LocalLog {
         }
         let names = new_tiles(self.published, size);
         for name in &names {
-            if let Some(bytes) = self.tile_bytes(name) {
-                vault.put_new(&log_key(&self.node, &name.to_string()), &bytes)?;
+            let key = log_key(&self.node, &name.to_string());
+            let bytes = self.tile_bytes(name).map_err(|source| {
+                // A checkpoint without what it covers would look like a forgery.
+                VaultError::Io { what: "cannot read the local log for", key: key.clone(), source }
+            })?;
+            if let Some(bytes) = bytes {
+                vault.put_new(&key, &bytes)?;
             }
         }
         let path = note.checkpoint.path(&day(wall_us));
@@ -211,17 +228,17 @@ impl LocalLog {
         Some(TileName { width, ..*name })
     }
 
-    fn tile_bytes(&self, name: &TileName) -> Option<Vec<u8>> {
+    fn tile_bytes(&self, name: &TileName) -> std::io::Result<Option<Vec<u8>>> {
         match name.content {
             Content::Hashes { level } => {
-                let hashes = self.tiles.get(&(level, name.index))?;
-                hashes.get(..usize::from(name.width)).map(tile::write_hashes)
+                let hashes = self.tiles.get(&(level, name.index));
+                Ok(hashes.and_then(|hashes| hashes.get(..usize::from(name.width))).map(tile::write_hashes))
             }
             Content::Entries => {
-                let bytes = self.fs.read(&bundle_path(&self.dir, name.index)).ok()?;
-                let entries = tile::read_entries(&bytes, name.width, false).ok()?;
+                let bytes = self.fs.read(&bundle_path(&self.dir, name.index))?;
+                let entries = tile::read_entries(&bytes, name.width, false).map_err(std::io::Error::other)?;
                 let len = entries.iter().map(|entry| entry.len() + 2).sum();
-                bytes.get(..len).map(<[u8]>::to_vec)
+                Ok(bytes.get(..len).map(<[u8]>::to_vec))
             }
         }
     }
@@ -267,7 +284,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     fn open(dir: &std::path::Path, published: u64) -> LocalLog {
-        LocalLog::open(Arc::new(OsFs), dir.join("log"), "n".into(), published).unwrap()
+        LocalLog::open(Arc::new(OsFs), dir.join("log"), "n".into(), published, None).unwrap()
     }
 
     #[test]

@@ -142,8 +142,11 @@ impl Recorder {
         let newest = newest_checkpoint(&vault, &config.node)?;
         let published = newest.as_ref().map_or(0, |note| note.checkpoint.size);
         let log_dir = config.state_dir.join("log");
-        let mut log = LocalLog::open(Arc::clone(&fs), log_dir, config.node.clone(), published)?;
         let found = scan(fs.as_ref(), &journal_dir).map_err(OpenError::io("cannot read", &journal_dir))?;
+        let journaled = found.first_leaf();
+        let mut log = LocalLog::open(Arc::clone(&fs), log_dir, config.node.clone(), published, journaled)?;
+        // A journal that is synced in a directory that a power cut takes is no journal.
+        fs.sync_dir(&config.state_dir).map_err(OpenError::io("cannot sync", &config.state_dir))?;
         let state = config.state_dir.clone();
         let evidence = Evidence::gather(found.files, |index, entry| top_up(&mut log, index, entry, &state))?;
         refuse_rollback(&log, newest.as_ref(), &config)?;
@@ -171,6 +174,7 @@ impl Recorder {
         let journal =
             JournalWriter::create(Arc::clone(&fs), Arc::clone(&pool), boot_id, found.next_file_no, found.next_lsn)
                 .map_err(OpenError::io("cannot write the journal in", &journal_dir))?;
+        let next_ordinal = log.next_ordinal()?;
         let setup = Setup {
             boot_id,
             durability: config.durability,
@@ -181,7 +185,7 @@ impl Recorder {
                 node: config.node.clone(),
                 node_key: config.node_key.clone(),
                 frontier: log.frontier(),
-                next_ordinal: log.next_ordinal()?,
+                next_ordinal,
             },
             journal,
             journal_dir,
@@ -199,7 +203,8 @@ impl Recorder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             previous_size: log.size(),
         };
-        let recovery = Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key };
+        let recovery =
+            Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key, next_ordinal };
         // Segments that the log already names go into the vault before anything that this start adds.
         for job in recovery.unpublished().map_err(OpenError::io("cannot read", &spool))? {
             // The keeper starts below; the channel holds these until then.
@@ -207,7 +212,7 @@ impl Recorder {
         }
         // Before any thread runs: from then on the spool holds live segments of this start too.
         let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
-        let shipper = Shipper::new(Arc::clone(&fs), log, vault, Arc::clone(&queue), Arc::clone(&pool));
+        let shipper = Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool));
         threads.push(spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?);
         let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks);
         threads.push(spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?);

@@ -51,6 +51,7 @@ struct Ready {
 #[derive(Debug)]
 pub(crate) struct Shipper {
     fs: Arc<dyn Fs>,
+    spool: PathBuf,
     log: LocalLog,
     vault: Vault,
     queue: Arc<Queue>,
@@ -70,8 +71,15 @@ enum ShipError {
 }
 
 impl Shipper {
-    pub(crate) fn new(fs: Arc<dyn Fs>, log: LocalLog, vault: Vault, queue: Arc<Queue>, pool: Arc<Pool>) -> Self {
-        Self { fs, log, vault, queue, pool, checkpoint: None, ready: Vec::new(), since: None }
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        spool: PathBuf,
+        log: LocalLog,
+        vault: Vault,
+        queue: Arc<Queue>,
+        pool: Arc<Pool>,
+    ) -> Self {
+        Self { fs, spool, log, vault, queue, pool, checkpoint: None, ready: Vec::new(), since: None }
     }
 
     /// Works until told to stop.
@@ -112,6 +120,8 @@ impl Shipper {
         match task {
             Task::Finish { file, finished } => {
                 file.sync_data()?;
+                // The SEGMENT leaf says that it is there: under its name, after any crash.
+                self.fs.sync_dir(&self.spool)?;
                 file.forget();
                 self.queue.push(Command::SegmentDone(finished));
             }
@@ -130,6 +140,9 @@ impl Shipper {
                 for file in files {
                     file.sync_data()?;
                 }
+                // The names of those files, and that what was published is gone: a live segment that comes back after its
+                // CLOSE is forgotten would look like an orphan.
+                self.fs.sync_dir(&self.spool)?;
                 self.log.sync()?;
                 self.pool.give(journal_file);
             }

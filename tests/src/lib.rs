@@ -2,11 +2,13 @@
 //!
 //! The rig, the demo, the benchmarks and every end-to-end test stand on this code. It reaches the product only as a
 //! person would: by its programs, its configuration file, its sockets and its vault. It refuses to know how any of
-//! them work inside, so a test can never agree with the code by sharing it.
+//! them work inside, so a test can never agree with the code by sharing it. One module is for tests that run a part in
+//! process: [`disk`] stands behind the recorder's seam to the filesystem, and knows nothing but that seam.
 
 pub mod bastion;
 pub mod bins;
 pub mod client;
+pub mod disk;
 pub mod keys;
 pub mod noise;
 pub mod oracle;

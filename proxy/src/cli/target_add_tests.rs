@@ -1,6 +1,7 @@
 //! Scanned from a live SSH server, appended without touching what was there.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use russh::keys::PrivateKey;
 use russh::server;

@@ -278,6 +278,14 @@ pub struct Scan {
     pub next_file_no: u64,
 }
 
+impl Scan {
+    /// Returns the index of the first leaf in the journal.
+    pub fn first_leaf(&self) -> Option<u64> {
+        let mut records = self.files.iter().flat_map(ScannedFile::records);
+        records.find(|record| record.kind == record::RecordKind::Leaf).map(|record| record.first)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use super::leaves::NodeLog;
 use super::record::{Place, RecordHead};
 use super::thread::random;
 use crate::error::Frozen;
-use crate::fs::{File, Fs};
+use crate::fs::{File, Fs, SharedFile};
 use crate::keeper::{self, Job, part_path};
 use crate::log::leaf::Leaf;
 use crate::queue::{Queue, SlipReply};
@@ -30,6 +30,16 @@ const PLACED_LEN_MIN: usize = 24 * 1024;
 pub(super) struct Part {
     live: Option<keeper::Live>,
     len: u64,
+    /// Whether its name in the spool is durable, or will be with the blocks that are placed in it.
+    named: bool,
+}
+
+/// A live segment with blocks that were written to it directly and are not synced.
+#[derive(Debug)]
+pub(super) struct Placed {
+    file: Arc<dyn File>,
+    /// Whether its name is not durable either.
+    unnamed: bool,
 }
 
 /// What one turn must do once its records are written, and once they are durable.
@@ -62,7 +72,7 @@ pub(super) struct Sink {
     pub(super) spool: PathBuf,
     pub(super) turn: Turn,
     /// Live segments that large blocks were written to and not synced yet.
-    pub(super) placed: HashMap<(SessionId, u32), Arc<dyn File>>,
+    pub(super) placed: HashMap<(SessionId, u32), Placed>,
 }
 
 impl Sink {
@@ -110,7 +120,13 @@ impl Sink {
 
     /// Syncs the live segments that large blocks were written to; the journal names them, so they come first.
     pub(super) fn sync_placed(&mut self) -> io::Result<()> {
-        self.placed.drain().try_for_each(|(_, file)| file.sync_data())
+        let mut unnamed = false;
+        for (_, placed) in self.placed.drain() {
+            placed.file.sync_data()?;
+            unnamed |= placed.unnamed;
+        }
+        // Without its name nobody finds the file after a power cut, however well its content is kept.
+        if unnamed { self.fs.sync_dir(&self.spool) } else { Ok(()) }
     }
 
     /// Puts a block where a crash cannot take it from: a small one into the journal, a large one into its live segment,
@@ -127,7 +143,7 @@ impl Sink {
             Some(live) => live.clone(),
             None => {
                 let path = part_path(&self.spool, session, built.segment_no);
-                let file = self.fs.create(&path)?;
+                let file = Arc::new(SharedFile::new(self.fs.create(&path)?));
                 part.live.insert(keeper::Live { segment_no: built.segment_no, path, file }).clone()
             }
         };
@@ -136,7 +152,10 @@ impl Sink {
         let placed = built.bytes.len() >= PLACED_LEN_MIN && self.place(&live, &place, &built.bytes)?;
         if placed {
             self.journal.append(&RecordHead::placed(session, built.block_no), &place.encode());
-            self.placed.entry((session, built.segment_no)).or_insert_with(|| Arc::clone(&live.file));
+            let unnamed = !std::mem::replace(&mut part.named, true);
+            let placed = Placed { file: Arc::clone(&live.file), unnamed };
+            // The first entry knows whether the name was synced before.
+            self.placed.entry((session, built.segment_no)).or_insert(placed);
         } else {
             self.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
         }

@@ -202,11 +202,27 @@ impl Journal {
             if self.stopping && self.sessions.is_empty() {
                 return Ok(());
             }
-            if let Some(Frozen::Failed(_)) = queue.frozen() {
-                self.serve_frozen();
-                return Ok(());
+            match queue.frozen() {
+                Some(Frozen::Failed(_)) => {
+                    self.serve_frozen();
+                    return Ok(());
+                }
+                Some(frozen) => self.let_go(&frozen),
+                None => {}
             }
         }
+    }
+
+    /// There is no space: whoever waits for a receipt or for the end of a session is told that it will not come. What ends
+    /// those sessions is in the journal.
+    fn let_go(&mut self, frozen: &Frozen) {
+        self.sessions.retain(|_, live| {
+            live.shared.wake();
+            let Some(closing) = live.closing.take() else { return true };
+            // Whoever no longer waits does not need the answer.
+            closing.replies.into_iter().for_each(|reply| drop(reply.send(Err(frozen.clone()))));
+            false
+        });
     }
 
     fn timeout(&self) -> Duration {
@@ -429,6 +445,11 @@ impl Journal {
 
     /// A segment lies finished and synced in the spool: log it, then let it into the vault.
     fn segment_done(&mut self, finished: &FinishedSegment) {
+        if !self.sessions.contains_key(&finished.session) {
+            // Let go when recording froze. The next start ends the session with this file; a SEGMENT leaf now would stand
+            // in the log without the CLOSE that belongs to it.
+            return;
+        }
         let wall_us = self.sink.queue.now().wall_us;
         self.log_segment(finished, wall_us, None);
         let Some(live) = self.sessions.get_mut(&finished.session) else { return };

@@ -24,6 +24,7 @@ use crate::transcript::Stamp;
 use crate::transcript::block::{Block, PLAIN_LEN_MAX, SessionId};
 use crate::transcript::chain::Chain;
 use crate::transcript::event::Lane;
+use crate::transcript::head::Head;
 use crate::transcript::seal::CloseReason;
 
 use self::rebuilt::{Assembled, Rebuilt};
@@ -44,17 +45,24 @@ pub(crate) struct RecoveredSession {
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
     files: Vec<ScannedFile>,
-    /// Runs and blocks per session: file and offset.
-    records: HashMap<SessionId, Vec<(usize, usize)>>,
-    /// How many blocks of a session were recorded. A large block lies in its live segment before the journal names it: one
-    /// that the journal does not know belongs to a turn that never was, and other events of that turn are nowhere.
-    blocks: HashMap<SessionId, u64>,
+    /// Runs and blocks per session.
+    records: HashMap<SessionId, Vec<Spot>>,
     /// Sessions with an OPEN leaf.
     opened: HashSet<SessionId>,
     /// Sessions with a CLOSE or RECOVERED leaf.
     ended: HashSet<SessionId>,
     /// SHA-256 of segments with a SEGMENT leaf.
     logged: HashMap<(SessionId, u32), [u8; 32]>,
+    /// The last block in them, per session.
+    logged_blocks: HashMap<SessionId, u64>,
+}
+
+/// Where a record lies.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    file: usize,
+    offset: usize,
+    turn: u64,
 }
 
 impl Evidence {
@@ -64,6 +72,7 @@ impl Evidence {
         mut leaf: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut out = Self::default();
+        let mut turn = 0;
         for (number, file) in files.iter().enumerate() {
             let mut at = FILE_HEAD_LEN as usize;
             for record in file.records() {
@@ -71,24 +80,14 @@ impl Evidence {
                     leaf(record.first, record.payload)?;
                     out.note_leaf(record.payload);
                 } else {
-                    out.records.entry(record.session).or_default().push((number, at));
-                    out.note_blocks(&record);
+                    out.records.entry(record.session).or_default().push(Spot { file: number, offset: at, turn });
                 }
                 at += record.padded_len;
+                turn += u64::from(record.ends_turn);
             }
         }
         out.files = files;
         Ok(out)
-    }
-
-    fn note_blocks(&mut self, record: &Record<'_>) {
-        let next = match record.kind {
-            RecordKind::Block | RecordKind::Placed => record.first.saturating_add(1),
-            RecordKind::Standing => record.first,
-            RecordKind::Run | RecordKind::Leaf => return,
-        };
-        let blocks = self.blocks.entry(record.session).or_default();
-        *blocks = next.max(*blocks);
     }
 
     fn note_leaf(&mut self, entry: &[u8]) {
@@ -104,29 +103,39 @@ impl Evidence {
             }
             Ok(Leaf::Segment(segment)) => {
                 self.logged.insert((segment.session, segment.segment_no), segment.sha256);
+                let last = self.logged_blocks.entry(segment.session).or_default();
+                *last = (*last).max(segment.last_block);
             }
             _ => {}
         }
     }
 
-    fn records_of(&self, session: SessionId) -> impl Iterator<Item = Record<'_>> {
-        let places = self.records.get(&session).map(Vec::as_slice).unwrap_or_default();
-        places.iter().filter_map(|(number, at)| {
-            let file = self.files.get(*number)?;
-            record::parse(file.bytes.get(*at..)?, file.head.salt)
+    /// Returns the records of a session with the turns that they belong to.
+    fn turns_of(&self, session: SessionId) -> impl Iterator<Item = (u64, Record<'_>)> {
+        let spots = self.records.get(&session).map(Vec::as_slice).unwrap_or_default();
+        spots.iter().filter_map(|spot| {
+            let file = self.files.get(spot.file)?;
+            Some((spot.turn, record::parse(file.bytes.get(spot.offset..)?, file.head.salt)?))
         })
+    }
+
+    fn records_of(&self, session: SessionId) -> impl Iterator<Item = Record<'_>> {
+        self.turns_of(session).map(|(_, record)| record)
+    }
+
+    /// Returns the turn in which the session's record ends because a block that it placed did not reach the disk. The
+    /// turn counts as a whole or not at all: events of another lane in it may be newer than those that are lost.
+    fn lost_turn(&self, session: SessionId, lying: &BTreeMap<u32, Vec<u8>>) -> Option<u64> {
+        let logged = self.logged_blocks.get(&session);
+        let mut placed = self.turns_of(session).filter(|(_, record)| {
+            record.kind == RecordKind::Placed && logged.is_none_or(|logged| record.first > *logged)
+        });
+        placed.find_map(|(turn, record)| placed_block(lying, record.payload).is_none().then_some(turn))
     }
 
     /// Returns the journal files, which may be recycled once every session is recovered.
     pub(crate) fn journal_files(&self) -> Vec<PathBuf> {
         self.files.iter().map(|file| file.path.clone()).collect()
-    }
-
-    /// Whether the session never began: its HEAD is in the journal, but the OPEN leaf of the same commit is not, so
-    /// nobody was ever told that it is open.
-    fn never_began(&self, session: SessionId) -> bool {
-        !self.opened.contains(&session)
-            && self.records_of(session).any(|record| record.kind == RecordKind::Block && record.first == 0)
     }
 }
 
@@ -147,9 +156,32 @@ pub(crate) struct Recovery {
     pub(crate) evidence: Evidence,
     pub(crate) boot_id: [u8; 16],
     pub(crate) boot_key: SigningKey,
+    /// One more than the ordinal of the last session that the node log opened.
+    pub(crate) next_ordinal: u64,
 }
 
 impl Recovery {
+    /// Whether the session never began: its HEAD reached the journal or the spool, but the OPEN leaf of the same commit did
+    /// not, so nobody was ever told that it is open.
+    fn never_began(&self, session: SessionId) -> io::Result<bool> {
+        if self.evidence.opened.contains(&session) {
+            return Ok(false);
+        }
+        let mut records = self.evidence.records_of(session).peekable();
+        if records.peek().is_some() {
+            // Without its HEAD the session is older than the journal.
+            return Ok(records.any(|record| record.kind == RecordKind::Block && record.first == 0));
+        }
+        for spooled in self.spooled()?.into_iter().filter(|spooled| spooled.session == session) {
+            let bytes = self.fs.read(&spooled.path)?;
+            let head = Block::parse(&bytes).ok().and_then(|block| Head::decode(block.payload).ok());
+            if head.is_some_and(|head| head.ordinal >= self.next_ordinal) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn spooled(&self) -> io::Result<Vec<Spooled>> {
         let names = self.fs.list(&self.spool)?;
         Ok(names.iter().filter_map(|name| parse_name(&self.spool, name)).collect())
@@ -170,7 +202,7 @@ impl Recovery {
                 let also_remove = spooled.recovered.then_some(part);
                 let Spooled { session, segment_no, path, .. } = spooled;
                 out.push(Job::Publish { session, segment_no, path, also_remove });
-            } else if spooled.recovered || self.evidence.never_began(spooled.session) {
+            } else if spooled.recovered || self.never_began(spooled.session)? {
                 self.fs.remove(&spooled.path)?;
             }
         }
@@ -181,21 +213,27 @@ impl Recovery {
     pub(crate) fn orphans(&self) -> io::Result<Vec<SessionId>> {
         let mut out: HashSet<SessionId> = self.evidence.records.keys().copied().collect();
         out.extend(self.spooled()?.into_iter().map(|spooled| spooled.session));
-        out.retain(|session| !self.evidence.ended.contains(session) && !self.evidence.never_began(*session));
-        let mut out: Vec<_> = out.into_iter().collect();
-        out.sort_unstable();
-        Ok(out)
+        out.retain(|session| !self.evidence.ended.contains(session));
+        let mut orphans = Vec::new();
+        for session in out {
+            if !self.never_began(session)? {
+                orphans.push(session);
+            }
+        }
+        orphans.sort_unstable();
+        Ok(orphans)
     }
 
     /// Ends one orphan. `None` where nothing of it is left to end.
     pub(crate) fn recover(&self, session: SessionId, now: Stamp) -> io::Result<Option<RecoveredSession>> {
-        let Some(mut rebuilt) = self.rebuild(session)? else { return Ok(None) };
+        let (rebuilt, lost_turn) = self.rebuild(session)?;
+        let Some(mut rebuilt) = rebuilt else { return Ok(None) };
         let mut closed = None;
         if rebuilt.blocks.chain().ended() {
             closed = rebuilt.close_reason;
             rebuilt.finish_segment();
         } else {
-            self.embed_runs(session, &mut rebuilt);
+            self.embed_runs(session, lost_turn, &mut rebuilt);
             rebuilt.end(self.boot_id, &self.boot_key, now);
         }
         let mut segments = Vec::new();
@@ -209,8 +247,8 @@ impl Recovery {
         Ok(Some(RecoveredSession { session, segments, chain: rebuilt.blocks.chain().clone(), closed, torn_bytes }))
     }
 
-    /// Puts the live segments and the journal's blocks together.
-    fn rebuild(&self, session: SessionId) -> io::Result<Option<Rebuilt>> {
+    /// Puts the live segments and the journal's blocks together; returns the result with the turn from which nothing counts.
+    fn rebuild(&self, session: SessionId) -> io::Result<(Option<Rebuilt>, Option<u64>)> {
         let parts: BTreeMap<u32, PathBuf> = self
             .spooled()?
             .into_iter()
@@ -221,33 +259,53 @@ impl Recovery {
         for (segment_no, path) in parts {
             lying.insert(segment_no, self.fs.read(&path)?);
         }
-        let mut rebuilt: Option<Rebuilt> = None;
+        let lost_turn = self.evidence.lost_turn(session, &lying);
+        if lost_turn.is_some() {
+            // A power cut took it before the commit that would have covered it.
+            tracing::warn!(%session, "a block of this session did not reach the disk; its record ends before");
+        }
+        let logged = self.evidence.logged_blocks.get(&session).copied();
+        let blocks = || {
+            let turns = self.evidence.turns_of(session);
+            let blocks = turns.filter(|(_, record)| matches!(record.kind, RecordKind::Block | RecordKind::Placed));
+            blocks.filter(|(_, record)| logged.is_none_or(|logged| record.first > logged))
+        };
+        let is_whole = |turn: u64| lost_turn.is_none_or(|lost| turn < lost);
+        // A large block lies in its live segment before the journal names it: one that the journal does not know belongs to
+        // a turn that never was, and other events of that turn are nowhere.
+        let known = blocks().take_while(|(turn, _)| is_whole(*turn)).map(|(_, record)| record.first).last();
+        let first_lost = blocks().find(|(turn, _)| !is_whole(*turn)).map(|(_, record)| record.first);
+        let standing = self.evidence.turns_of(session).take_while(|(turn, _)| is_whole(*turn));
+        let standing =
+            standing.filter(|(_, record)| record.kind == RecordKind::Standing).map(|(_, record)| record.first);
+        let known = standing.chain(known.map(|known| known.saturating_add(1))).max();
+        // Where the journal is gone, the segments are all there is.
+        let end = known.or(first_lost).unwrap_or(u64::MAX);
+        let mut stored: BTreeMap<u64, Block<'_>> = BTreeMap::new();
         for bytes in lying.values() {
             let mut rest = bytes.as_slice();
             while let Ok(block) = Block::parse(rest) {
-                // Where the journal is gone, the segment is all there is.
-                let recorded = self.evidence.blocks.get(&session).is_none_or(|blocks| block.header.block_no < *blocks);
-                if !recorded || !Rebuilt::take(&mut rebuilt, &block) {
-                    break;
-                }
                 rest = rest.get(block.raw.len()..).unwrap_or_default();
+                let block_no = block.header.block_no;
+                if block_no < end && logged.is_none_or(|logged| block_no > logged) {
+                    stored.insert(block_no, block);
+                }
             }
         }
-        for record in self.evidence.records_of(session) {
-            let stored = match record.kind {
-                RecordKind::Block => Some(record.payload),
+        for (_, record) in blocks().take_while(|(turn, _)| is_whole(*turn)) {
+            let bytes = match record.kind {
                 RecordKind::Placed => placed_block(&lying, record.payload),
-                RecordKind::Run | RecordKind::Leaf | RecordKind::Standing => continue,
+                _ => Some(record.payload),
             };
-            if rebuilt.as_ref().is_some_and(|rebuilt| record.first < rebuilt.blocks.chain().next_block()) {
-                continue;
+            if let Some(block) = bytes.and_then(|bytes| Block::parse(bytes).ok()) {
+                stored.insert(record.first, block);
             }
-            let taken = stored
-                .and_then(|stored| Block::parse(stored).ok())
-                .is_some_and(|block| Rebuilt::take(&mut rebuilt, &block));
-            if !taken {
-                // Under durability `process` a power cut may take a block whose place is known. Never acknowledged as durable.
-                tracing::warn!(%session, block = record.first, "a block of this session did not reach the disk");
+        }
+        // By number, whoever had them: a power cut may have left the live segments with holes anywhere.
+        let mut rebuilt: Option<Rebuilt> = None;
+        for (block_no, block) in &stored {
+            if !Rebuilt::take(&mut rebuilt, block) {
+                tracing::error!(%session, block = block_no, "a block does not continue its session");
                 break;
             }
         }
@@ -257,17 +315,19 @@ impl Recovery {
         if rebuilt.is_none() {
             tracing::error!(%session, "nothing is left that this session could be recovered from");
         }
-        Ok(rebuilt)
+        Ok((rebuilt, lost_turn))
     }
 
     /// Embeds the journal's runs that no block covers.
-    fn embed_runs(&self, session: SessionId, rebuilt: &mut Rebuilt) {
+    fn embed_runs(&self, session: SessionId, lost_turn: Option<u64>, rebuilt: &mut Rebuilt) {
+        let is_whole = |turn: u64| lost_turn.is_none_or(|lost| turn < lost);
         rebuilt.reopen();
         for lane in Lane::ALL {
             let mut next = lane_events(rebuilt.blocks.chain(), lane);
             let mut group: Vec<&[u8]> = Vec::new();
             let (mut first, mut count, mut len) = (next, 0u32, 0usize);
-            for run in self.evidence.records_of(session).filter(|run| run.kind == RecordKind::Run && run.lane == lane) {
+            let turns = self.evidence.turns_of(session).take_while(|(turn, _)| is_whole(*turn)).map(|(_, run)| run);
+            for run in turns.filter(|run| run.kind == RecordKind::Run && run.lane == lane) {
                 if run.first != next {
                     // Below: a block covers it already. Above cannot be: the journal is read without holes.
                     continue;
@@ -344,7 +404,8 @@ fn placed_block<'a>(lying: &'a BTreeMap<u32, Vec<u8>>, payload: &[u8]) -> Option
     let place = Place::parse(payload)?;
     let bytes = lying.get(&place.segment_no)?.get(usize::try_from(place.offset).ok()?..)?;
     let stored = bytes.get(..place.len as usize)?;
-    stored.ends_with(&place.link.0).then_some(stored)
+    // The link is the block's end; only the whole of it tells whether everything before it is there too.
+    Block::parse(stored).is_ok_and(|block| block.link == place.link).then_some(stored)
 }
 
 #[cfg(test)]

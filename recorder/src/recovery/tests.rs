@@ -124,6 +124,7 @@ fn recover(dir: &Path) -> Option<(RecoveredSession, Vec<u8>)> {
         evidence: Evidence::gather(files, |_, _| Ok::<_, io::Error>(())).unwrap(),
         boot_id: [8; 16],
         boot_key: SigningKey::from_bytes(&[7; 32]),
+        next_ordinal: 1,
     };
     let orphans = recovery.orphans().unwrap();
     let recovered = recovery.recover(*orphans.first()?, at(1000)).unwrap()?;

@@ -1,0 +1,153 @@
+//! The power fails: after every operation, with any subset of what was not synced, and again during recovery.
+
+use casemate_recorder::Durability;
+use casemate_tests::disk::{Call, Luck, State};
+use casemate_tests::noise::{Noise, fresh_seed};
+use casemate_tests::scale::pick;
+
+use crate::oracle::{Cut, Tally, check, journal_syncs};
+use crate::workload::{Run, drive, turn_over};
+use crate::world::World;
+
+/// Operations of the workload, beside those that zero journal files and those of the start and the end.
+const OPERATIONS: u64 = 480;
+
+/// A recorded life, with the disk as it was after every operation.
+struct Trace {
+    world: World,
+    run: Run,
+    states: Vec<State>,
+    syncs: Vec<u64>,
+}
+
+fn record(durability: Durability, seed: u64) -> Trace {
+    let world = World::new(durability);
+    let disk = world.disk();
+    let recorder = world.start(&disk).unwrap();
+    // What comes before is one operation after the other without anything to lose.
+    disk.keep_states();
+    let run = drive(&world, &disk, &recorder, seed, OPERATIONS);
+    assert_eq!(run.frozen, None);
+    recorder.shutdown();
+    let trace = disk.trace();
+    let syncs = journal_syncs(&trace, &world.journal_dir());
+    let states = disk.states();
+    // Zeros into a file that nobody uses yet leave nothing to lose.
+    let journal = syncs.first().map(|number| trace[*number as usize - 1].path.clone());
+    let is_zeros = |state: &State| {
+        let last = state.operations().checked_sub(1).map(|last| &trace[last as usize]);
+        last.is_some_and(|last| {
+            last.call == Call::Write
+                && last.path.extension().is_some_and(|end| end == "new")
+                && last.path.parent() == Some(&world.journal_dir())
+                && Some(&last.path) != journal.as_ref()
+        })
+    };
+    let all = states.len();
+    let states: Vec<_> = states.into_iter().filter(|state| !is_zeros(state)).collect();
+    eprintln!("{durability:?}: {} operations, {all} kept, {} of them not zeros", trace.len(), states.len());
+    assert!(states.len() > 500, "{} operations", states.len());
+    Trace { world, run, states, syncs }
+}
+
+impl Trace {
+    /// Cuts the power at a state, starts again and checks.
+    fn cut(&self, state: &State, luck: Luck, tally: &mut Tally) -> Result<(), String> {
+        let disk = state.power_cut(luck);
+        self.world.recover(&disk)?;
+        let cut = Cut::after(state.operations(), &self.syncs);
+        check(&self.world.export(&disk), &self.run, self.world.durability, cut, tally)
+    }
+
+    /// Cuts the power a second time, while the start after the first cut works.
+    fn cut_twice(&self, state: &State, seed: u64, tally: &mut Tally) -> Result<(), String> {
+        let disk = state.power_cut(Luck::of(seed));
+        disk.keep_states();
+        self.world.recover(&disk)?;
+        let states = disk.states();
+        let second = &states[Noise::new(seed ^ 1).below(states.len() as u64) as usize];
+        let disk = second.power_cut(Luck::of(seed ^ 2));
+        self.world.recover(&disk)?;
+        let cut = Cut::after(state.operations(), &self.syncs);
+        check(&self.world.export(&disk), &self.run, self.world.durability, cut, tally)
+    }
+}
+
+fn note(tally: &mut Tally, state: &State, seed: u64, outcome: Result<(), String>) {
+    tally.tries += 1;
+    if let Err(what) = outcome {
+        tally.violate(format!("after operation {}, seed {seed}: {what}", state.operations()));
+    }
+}
+
+/// One cut after every operation with any subset of the unsynced on the platter, some with none of it, and some that are
+/// followed by a second cut while the start after the first one works. In `make soak` all three after every operation, and
+/// several runs.
+fn cuts(durability: Durability) {
+    let seed = fresh_seed();
+    eprintln!("CASEMATE_SEED={seed}");
+    let mut noise = Noise::new(seed);
+    let (mut any, mut none, mut twice) = (Tally::default(), Tally::default(), Tally::default());
+    let target = pick(670, 20_000);
+    while any.tries < target {
+        let trace = record(durability, noise.next_u64());
+        let first = any.tries == 0;
+        for (number, state) in trace.states.iter().enumerate() {
+            if !first && any.tries >= target {
+                break;
+            }
+            let seed = noise.next_u64();
+            let outcome = trace.cut(state, Luck::of(seed), &mut any);
+            note(&mut any, state, seed, outcome);
+            if number % pick(8, 1) == 0 {
+                let outcome = trace.cut(state, Luck::none(), &mut none);
+                note(&mut none, state, 0, outcome);
+            }
+            if number % pick(16, 1) == 0 {
+                let outcome = trace.cut_twice(state, seed, &mut twice);
+                note(&mut twice, state, seed, outcome);
+            }
+        }
+    }
+    any.conclude(&format!("{durability:?}, any subset of what was not synced"));
+    none.conclude(&format!("{durability:?}, nothing of what was not synced"));
+    twice.conclude(&format!("{durability:?}, a second cut during recovery"));
+}
+
+#[test]
+fn strict_keeps_everything_forwarded_whenever_the_power_fails() {
+    cuts(Durability::Strict);
+}
+
+#[test]
+fn causal_keeps_what_could_be_answered_whenever_the_power_fails() {
+    cuts(Durability::Causal);
+}
+
+#[test]
+fn process_keeps_all_but_a_tail_whenever_the_power_fails() {
+    cuts(Durability::Process);
+}
+
+#[test]
+fn what_a_recycled_journal_file_held_is_found_without_it() {
+    let seed = fresh_seed();
+    eprintln!("CASEMATE_SEED={seed}");
+    let world = World::new(Durability::Causal);
+    let disk = world.disk();
+    let recorder = world.start(&disk).unwrap();
+    let run = turn_over(&world, &disk, &recorder, seed);
+    let (state, trace) = (disk.state(), disk.trace());
+    // What the threads still do is after the cut.
+    disk.halt();
+    recorder.shutdown();
+    drop(recorder);
+    let trace = Trace { syncs: journal_syncs(&trace, &world.journal_dir()), world, run, states: Vec::new() };
+    let mut tally = Tally::default();
+    for number in 0..pick(4, 100) {
+        let luck = if number == 0 { Luck::none() } else { Luck::of(seed ^ number) };
+        let outcome = trace.cut(&state, luck, &mut tally);
+        note(&mut tally, &state, seed ^ number, outcome);
+    }
+    tally.conclude("a power cut after a journal file was given back");
+}
