@@ -50,7 +50,11 @@ mod tests {
     fn a_time_is_read_in_both_forms() {
         assert_eq!(parse_time("2025-11-22T00:00:00.000001Z"), Ok(1_763_769_600_000_001));
         assert_eq!(parse_time("1763769600000001"), Ok(1_763_769_600_000_001));
-        assert!(parse_time("yesterday").is_err() && parse_time("-1").is_err() && parse_time("1969-01-01T00:00:00Z").is_err());
+        assert!(
+            parse_time("yesterday").is_err()
+                && parse_time("-1").is_err()
+                && parse_time("1969-01-01T00:00:00Z").is_err()
+        );
     }
 
     #[test]

@@ -105,6 +105,10 @@ impl Plan {
         let close = &end.close;
         let (wall_us, listed) = (close.wall_us, close.segments.clone());
         for SegmentRef { no, bytes, sha256, last_link } in listed {
+            // FORMAT.md §8: a segment is logged by a leaf of its own before it enters a vault, and CLOSE repeats it.
+            if !self.segments.contains_key(&no) {
+                self.blame(format!("the log closes the session with segment {no}, which no SEGMENT leaf names"));
+            }
             self.expect(no, LoggedSegment { bytes, sha256, last_link, blocks: None, wall_us });
         }
         let named = self.segments.len() as u64;
