@@ -16,3 +16,4 @@ pub mod rig;
 pub mod scale;
 pub mod sshd;
 pub mod vault;
+pub mod vectors;

@@ -2,7 +2,7 @@
 """The second reader: verifies a vault from recorder/FORMAT.md alone, and shares no line with the first.
 
 usage: verify.py VAULT [--trust FILE] [--checkpoint FILE]... [--slip LINE]... [--at MICROSECONDS]
-       verify.py --batch FILE      (each line the arguments for one vault; prints the last line of each answer)
+       verify.py --batch FILE      (each line the arguments for one vault; prints one line for each)
 
 Prints one JSON line a session and a last one with the verdict. Exit: 2 usage, 1 altered or missing, 4 cannot decide,
 3 exceptions to explain, 0 clean; the first that applies. Nothing is decrypted or decompressed: links cover stored bytes.
@@ -104,15 +104,16 @@ class Vault:
         self.logs, self.sessions, self.findings, self.foreign = {}, {}, [], 0
         for path in sorted(Path(root).rglob("*")):
             name = path.relative_to(root).as_posix()
-            hidden = path.name.startswith(".")
-            if path.is_dir():
+            if any(part.startswith(".") for part in name.split("/")):
+                self.foreign += 1
+            elif path.is_dir():
                 if re.fullmatch("v1/log/[^/]+", name):
                     self.logs.setdefault(path.name, {})
-            elif (match := self.LOG.fullmatch(name)) and not hidden:
+            elif match := self.LOG.fullmatch(name):
                 self.logs[match[1]][match[2]] = path.read_bytes()
             elif (match := self.SEGMENT.fullmatch(name)) and self.at_home(match):
                 self.sessions.setdefault(UUID(match[2]).bytes, {})[int(match[3])] = path
-            elif name.startswith("v1/t/") and not hidden and self.poses(name):
+            elif name.startswith("v1/t/") and self.poses(name):
                 self.findings.append(f"{name} poses as evidence")
             else:
                 self.foreign += 1
@@ -206,7 +207,9 @@ def answer(arguments):
 def main(arguments):
     if arguments[:1] == ["--batch"]:
         for line in Path(arguments[1]).read_text().splitlines():
-            print(json.dumps(answer(shlex.split(line))[-1]), flush=True)
+            *sessions, last = answer(shlex.split(line))
+            last["sessions"] = {one["session"]: one["status"] for one in sessions}
+            print(json.dumps(last), flush=True)
         return 0
     lines = answer(arguments)
     for line in lines:
