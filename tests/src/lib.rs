@@ -2,11 +2,12 @@
 //!
 //! The rig, the demo, the benchmarks and every end-to-end test stand on this code. It reaches the product only as a
 //! person would: by its programs, its configuration file, its sockets and its vault. It refuses to know how any of
-//! them work inside, so a test can never agree with the code by sharing it.
+//! them work inside, so a test can never agree with the code by sharing it. `forge` alone knows the format: an attacker does.
 
 pub mod bastion;
 pub mod bins;
 pub mod client;
+pub mod forge;
 pub mod keys;
 pub mod noise;
 pub mod oracle;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use casemate_tests::scale;
 use casemate_tests::vectors::{self, Answer, Vector, first_reader, second_reader};
+use casemate_tests::{forge, scale};
 
 /// Asks the first reader about all, a few at a time: it waits a moment where something may be on its way.
 fn first_readers(questions: &[Vec<String>]) -> Vec<Answer> {
@@ -54,7 +54,7 @@ fn both_readers_answer_every_vector_as_it_says() {
         }
     }
     assert!(wrong.is_empty(), "{} wrong answers:\n{}", wrong.len(), wrong.join("\n"));
-    println!("{} vectors, two readers, 0 wrong answers", all.len());
+    eprintln!("{} vectors, two readers, 0 wrong answers", all.len());
 }
 
 /// A small generator, so that a failure can be repeated.
@@ -102,32 +102,33 @@ fn damage(at: &Path, dice: &mut Dice) {
     }
 }
 
-#[test]
-fn both_readers_agree_on_vaults_damaged_at_random() {
-    let all = vectors::load().unwrap();
-    let starts: Vec<_> = all.values().collect();
+/// The seed of a run: `CASEMATE_SEED`, or the clock's.
+fn dice() -> Dice {
     let seed = std::env::var("CASEMATE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 >> 8);
-    println!("CASEMATE_SEED={seed}");
-    let mut dice = Dice(seed);
-    let tries = scale::pick(200, 5000);
+    let seed = seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 >> 8);
+    eprintln!("CASEMATE_SEED={seed}");
+    Dice(seed)
+}
+
+/// Asks both readers about `tries` vaults that `make` leaves at a path, with the arguments to put; they must agree.
+/// Returns how often each exit was given.
+fn agree(tries: usize, mut make: impl FnMut(&Path, &mut Dice) -> Vector) -> [usize; 5] {
+    let mut dice = dice();
+    let seed = dice.0;
     let (mut exits, mut apart) = ([0usize; 5], Vec::new());
     for batch in (0..tries).step_by(250) {
         let dir = tempfile::tempdir().unwrap();
         let mut questions = Vec::new();
         for number in batch..tries.min(batch + 250) {
-            let vector = starts[dice.roll(starts.len())];
             let at = dir.path().join(number.to_string());
-            vector.unpack(&at).unwrap();
-            damage(&at, &mut dice);
-            questions.push((number, vector.arguments_at(&at).unwrap()));
+            let vector = make(&at, &mut dice);
+            questions.push(vector.arguments_at(&at).unwrap());
         }
-        let asked: Vec<_> = questions.iter().map(|(_, question)| question.clone()).collect();
-        let answers = first_readers(&asked).into_iter().zip(second_reader(&asked).unwrap());
-        for ((number, question), (first, second)) in questions.iter().zip(answers) {
+        let answers = first_readers(&questions).into_iter().zip(second_reader(&questions).unwrap());
+        for (question, (first, second)) in questions.iter().zip(answers) {
             exits[usize::from(first.exit)] += 1;
             if (first.exit, &first.verdict) != (second.exit, &second.verdict) {
-                apart.push(format!("number {number}, {question:?}: {} and {}", first.said, second.said));
+                apart.push(format!("{question:?}: {} and {}", first.said, second.said));
             }
         }
         if !apart.is_empty() {
@@ -135,7 +136,67 @@ fn both_readers_agree_on_vaults_damaged_at_random() {
             panic!("CASEMATE_SEED={seed}: {} apart, kept in {}:\n{}", apart.len(), kept.display(), apart.join("\n"));
         }
     }
-    // Damage that no reader sees is what the exits are for: most of them must be 1.
-    println!("{tries} damaged vaults, exits 0 to 4: {exits:?}, 0 apart (95 % bound {:.2} %)", 300.0 / tries as f64);
+    eprintln!("{tries} vaults, exits 0 to 4: {exits:?}, 0 apart (95 % bound {:.2} %)", 300.0 / tries as f64);
+    exits
+}
+
+#[test]
+fn both_readers_agree_on_vaults_damaged_at_random() {
+    let starts: Vec<_> = vectors::load().unwrap().into_values().collect();
+    let tries = scale::pick(200, 5000);
+    let exits = agree(tries, |at, dice| {
+        let vector = &starts[dice.roll(starts.len())];
+        vector.unpack(at).unwrap();
+        damage(at, dice);
+        vector.clone()
+    });
+    // Some starts are beyond harm, and some damage hits what proves nothing; most of it must be found.
     assert!(exits[1] * 2 > tries, "{exits:?}");
+}
+
+/// Changes a list in one place: an item goes, comes twice, changes places, or one of its bytes changes.
+fn shuffle(items: &mut Vec<Vec<u8>>, dice: &mut Dice) {
+    let (one, other) = (dice.roll(items.len()), dice.roll(items.len()));
+    match dice.roll(8) {
+        0 => drop(items.remove(one)),
+        1 => items.insert(other, items[one].clone()),
+        2 => items.swap(one, other),
+        3 => {
+            let len = items[one].len();
+            items[one].truncate(dice.roll(len).max(164.min(len)));
+        }
+        _ => {
+            let place = dice.roll(items[one].len());
+            items[one][place] ^= 1 << dice.roll(8);
+        }
+    }
+}
+
+#[test]
+fn both_readers_agree_on_what_an_insider_forges() {
+    let vector = vectors::load().unwrap().remove("good-anchored").unwrap();
+    let exits = agree(scale::pick(200, 5000), |at, dice| {
+        vector.unpack(at).unwrap();
+        let mut entries = forge::entries(at).unwrap();
+        if dice.roll(2) == 0 {
+            shuffle(&mut entries, dice);
+        } else {
+            // A session written anew: every link, seal and leaf fits, whatever the blocks say.
+            let own = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+            let segments: Vec<_> = vectors::files(&at.join("vault/v1/t")).unwrap();
+            let segment = at.join("vault/v1/t").join(&segments[dice.roll(segments.len())]);
+            let session = segment.parent().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+            let mut leaves = forge::leaves(at).unwrap();
+            forge::rechain(&segment, Some(&own), |blocks| {
+                forge::replace_key(&mut blocks[0], &leaves, &own);
+                shuffle(blocks, dice);
+            })
+            .unwrap();
+            forge::reopen(&fs::read(&segment).unwrap(), session, &own, &mut leaves);
+            entries = forge::encode(&leaves).unwrap();
+        }
+        forge::fork(at, &entries).unwrap();
+        vector.clone()
+    });
+    assert!(exits[0] > 0 && exits[1] > 0, "{exits:?}");
 }

@@ -1,14 +1,15 @@
 //! Where a vault is damaged: a copy of a sound one, and the difference between the two, written down as edits.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use casemate_tests::forge::newest_note;
 use casemate_tests::vectors::{self, Edit, Vector};
 
-use crate::record::{Shelf, Sound, newest_note};
+use crate::record::{Shelf, Sound};
 
 /// A copy of a sound vault with what lies beside it.
 pub(crate) struct Desk {
@@ -21,6 +22,11 @@ impl Desk {
         let dir = tempfile::tempdir()?;
         vectors::copy(&sound.dir, dir.path())?;
         Ok(Self { dir, sound: sound.clone() })
+    }
+
+    /// Where all of it lies.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where a file lies.

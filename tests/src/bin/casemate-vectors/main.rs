@@ -4,7 +4,7 @@
 
 mod clever;
 mod desk;
-mod forge;
+mod insider;
 mod plain;
 mod record;
 
@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
     plain::files(&shelf, &sounds)?;
     clever::transcripts(&shelf, &sounds)?;
     clever::logs(&shelf, &sounds)?;
-    clever::insiders(&shelf, &sounds)?;
+    insider::forgeries(&shelf, &sounds)?;
     let made = vectors::load()?.len();
     let bytes: u64 = vectors::files(&vectors::dir())?
         .iter()

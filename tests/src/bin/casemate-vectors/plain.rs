@@ -4,10 +4,11 @@ use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use casemate_certs::trust::Trust;
+use casemate_tests::forge::node_key;
 
 use crate::Sounds;
 use crate::desk::{Case, Desk};
-use crate::record::{HOUR_US, Shelf, node_key, trust};
+use crate::record::{HOUR_US, Shelf, trust};
 
 /// Nothing is wrong with the vault; what is asked decides.
 pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use casemate_certs::trust::{Trust, TrustedNode};
 use casemate_certs::vkey::NodePublicKey;
@@ -13,6 +13,7 @@ use casemate_recorder::clock::{Clock, SystemClock};
 use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, exec, exit, grant, identity, ssh_in, ssh_out};
 use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, Session, SessionSpec, TranscriptKind};
+use casemate_tests::forge::{newest_note, node_key};
 use casemate_tests::vectors;
 use ed25519_dalek::SigningKey;
 
@@ -35,11 +36,6 @@ pub(crate) struct Sound {
     pub(crate) slips: Vec<String>,
     /// When it was recorded, to the end.
     pub(crate) now_us: u64,
-}
-
-/// The key of a node.
-pub(crate) fn node_key(node: &str) -> SigningKey {
-    SigningKey::from_bytes(blake3::hash(node.as_bytes()).as_bytes())
 }
 
 /// The clocks of a machine that live in the past, and jump when they are told to.
@@ -145,14 +141,6 @@ pub(crate) fn trust(nodes: &[(&str, SigningKey)]) -> Result<Trust> {
         Ok(TrustedNode { key: NodePublicKey::new(name, key.verifying_key())?, from_us: 0, until_us: None })
     });
     Ok(Trust { self_asserted: false, anchor_age_max: None, nodes: nodes.collect::<Result<_>>()? })
-}
-
-/// Returns the newest checkpoint of a node in a vault, relative to `dir`.
-pub(crate) fn newest_note(dir: &Path, node: &str) -> Result<String> {
-    let cp = format!("vault/v1/log/{node}/cp/");
-    let notes = vectors::files(dir)?.into_iter().filter(|file| file.starts_with(&cp));
-    let size = |file: &String| file.rsplit('/').next()?.split('-').next()?.parse::<u64>().ok();
-    notes.max_by_key(size).context("no checkpoint")
 }
 
 /// Where vaults are put together.
