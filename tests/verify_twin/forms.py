@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 P = 2**255 - 19
 # The y coordinates of the points of small order, with the two that also have a form of 255 bits that is not reduced.
 Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+U8, U32, U64 = range(1 << 8), range(1 << 32), range(1 << 64)
 SMALL_ORDER = {0, 1, P - 1, P, P + 1, Y8, P - Y8}
 
 
@@ -82,6 +83,25 @@ def cbor_item(data, at, depth):
         need(isinstance(key, int) and key > max(fields, default=-1), "CBOR keys out of order")
         fields[key], at = cbor_item(data, at, depth + 1)
     return fields, at
+
+
+def fits(value, shape):
+    """Whether a value has a shape: a range of integers, a length of bytes, a list of shapes, or a type."""
+    if isinstance(shape, range):
+        return isinstance(value, int) and value in shape
+    if isinstance(shape, int):
+        return isinstance(value, bytes) and len(value) == shape
+    if isinstance(shape, list):
+        return isinstance(value, list) and len(value) == len(shape) and all(map(fits, value, shape))
+    return isinstance(value, shape)
+
+
+def fields(value, shapes, optional=()):
+    """A map whose fields have these shapes; those that are optional may be absent."""
+    need(isinstance(value, dict), "not a map")
+    for key, shape in shapes.items():
+        need(fits(value[key], shape) if key in value else key in optional, f"field {key} is missing or of another kind")
+    return value
 
 
 def key_id(name, key):

@@ -3,10 +3,22 @@
 import re
 from hashlib import sha256
 
-from forms import Altered, Checkpoint, cbor, need
+from forms import U8, U32, U64, Altered, Checkpoint, cbor, fields, fits, need
 
 BOOT, HEARTBEAT, OPEN, SEGMENT, HEADS, CLOSE, RECOVERED = range(7)
 WIDTH = 256
+ENDED = {1: 16, 2: U8, 3: U64, 4: U64, 5: 32, 6: U32, 7: list}
+LEAF_FIELDS = {
+    BOOT: {1: 16, 2: 32, 3: U64, 4: U64, 5: str, 6: U64},
+    HEARTBEAT: {1: 16, 3: U64, 4: U64, 5: U64},
+    OPEN: {1: 16, 2: U8, 3: U64, 4: U8, 5: U64, 6: 32, 7: 32, 8: U64},
+    SEGMENT: {1: 16, 2: U32, 3: U64, 4: U64, 5: U64, 6: U64, 7: 32, 8: 32},
+    HEADS: {3: U64, 4: list},
+    CLOSE: ENDED,
+    RECOVERED: ENDED | {8: U64, 9: 16},
+    11: {1: 16, 2: str, 3: U64},
+}
+LISTED = {HEADS: (4, [16, U64, 32, U64]), CLOSE: (7, [U32, U64, 32, 32]), RECOVERED: (7, [U32, U64, 32, 32])}
 
 
 def node_hash(left, right):
@@ -79,14 +91,15 @@ class Log:
         self.leaves, self.walls = [], [0]
         for index, entry in enumerate(self.entries):
             try:
-                leaf = cbor(entry)
-                need(isinstance(leaf, dict) and isinstance(leaf.get(0), int), "an entry is a map with a type")
+                leaf = fields(cbor(entry), {0: U64})
+                fields(leaf, LEAF_FIELDS.get(leaf[0], {}))
+                at, shape = LISTED.get(leaf[0], (0, None))
+                need(not at or all(fits(item, shape) for item in leaf[at]), "an item of a list is of another kind")
             except Altered as error:
                 self.findings.append(f"leaf {index}: {error}")
                 leaf = {0: -1}
             self.leaves.append(leaf)
-            wall = leaf.get(3, 0)
-            self.walls.append(max(self.walls[-1], wall if isinstance(wall, int) else 0))
+            self.walls.append(max(self.walls[-1], leaf[3] if leaf[0] in LEAF_FIELDS else 0))
         self.sort_leaves()
 
     def sort_leaves(self):
@@ -98,8 +111,6 @@ class Log:
                 self.sort_leaf(index, leaf)
             except Altered as error:
                 self.findings.append(f"leaf {index}: {error}")
-            except (KeyError, TypeError, ValueError):
-                self.findings.append(f"leaf {index} has other fields than its type")
 
     def sort_leaf(self, index, leaf):
         kind = leaf[0]
@@ -116,7 +127,8 @@ class Log:
         elif kind in (SEGMENT, CLOSE, RECOVERED):
             need(leaf[1] in self.opened and leaf[1] not in self.ends, "speaks of a session that is not open")
             if kind == SEGMENT:
-                self.segments.setdefault(leaf[1], []).append(leaf)
+                known = self.segments.setdefault(leaf[1], {}).setdefault(leaf[2], leaf)
+                need({**known, 3: 0} == {**leaf, 3: 0}, "a segment is logged twice, differently")
             else:
                 self.ends[leaf[1]] = (index, leaf)
         elif kind == HEADS:

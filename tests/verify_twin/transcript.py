@@ -3,7 +3,7 @@
 from functools import lru_cache
 from hashlib import sha256
 
-from forms import cbor, need, signed_by
+from forms import U32, U64, cbor, fields, need, signed_by
 
 try:
     from blake3 import blake3
@@ -14,6 +14,10 @@ except ImportError:
     from derive import derive_key
 
 HEAD, DATA, MICRO, SEAL, INDEX, CLOSE, RECOVERED = range(7)
+HEAD_FIELDS = {0: range(1, 2), 1: str, 2: 16, 3: range(3), 4: range(2), 5: range(3), 6: 32, 7: U64, 8: 32, 9: list, 10: 16,
+               11: str, 12: [U64] * 3}
+CLOSE_FIELDS = {0: range(7), 1: U32, 2: [U64] * 3, 3: [U64] * 2, 4: U32, 5: U64}
+RECOVERED_FIELDS = {0: 16, 1: U64, 2: 32, 3: [U64] * 3, 4: U32, 5: U64}
 
 
 @lru_cache(maxsize=100_000)
@@ -62,9 +66,11 @@ class Chain:
         need(link_of(header + payload) == link, f"{where}: the link does not fit the bytes")
         need((kind == HEAD) == (at == 0), f"{where}: HEAD is the first block and nowhere else")
         need(self.last_kind not in (CLOSE, RECOVERED), f"{where}: a block after the end")
+        if kind in (HEAD, SEAL, INDEX, CLOSE, RECOVERED):
+            need(codec == 0 and number(12, 4) == stored, f"{where}: only DATA and MICRO are compressed or encrypted")
         row = b"".join((at.to_bytes(8, "little"), header[32:40], header[64:72], header[40:48], link))
         if kind == HEAD:
-            self.head(cbor(payload), no)
+            self.head(fields(cbor(payload), HEAD_FIELDS, (4, 9)), no)
         elif kind in (DATA, MICRO):
             need(number(40, 8) == self.counts[lane], f"{where}: events are missing")
             self.counts[lane] += number(48, 4)
@@ -82,6 +88,7 @@ class Chain:
         self.next_block, self.link, self.counts = leaf[6] + 1, leaf[7], None
 
     def head(self, head, no):
+        need(head.keys() <= HEAD_FIELDS.keys(), f"segment {no}: HEAD has fields of another format")
         opened, boot = self.opened, self.log.boot_before(self.log.opened[self.session][0])
         said = (head.get(0), head.get(1), head.get(2), head.get(3), head.get(4, -1) + 1, head.get(6), head.get(7))
         logged = (1, self.log.name, boot, opened[2], opened[4], opened[7], opened[5])
@@ -93,10 +100,11 @@ class Chain:
         statement, signature = payload[:-64], payload[-64:]
         key = self.opened[7]
         if kind != SEAL:
-            self.statement = cbor(statement)
-            totals, segments = (2, 4) if kind == CLOSE else (3, 4)
-            need(self.statement.get(totals) == self.counts, f"{where}: totals are not those of the blocks")
-            need(self.statement.get(segments) == no + 1, f"{where}: another number of segments")
+            shapes, totals = (CLOSE_FIELDS, 2) if kind == CLOSE else (RECOVERED_FIELDS, 3)
+            self.statement = fields(cbor(statement), shapes, (1,) if kind == CLOSE else ())
+            need(self.statement.keys() <= shapes.keys(), f"{where}: fields of another format")
+            need(self.statement[totals] == self.counts, f"{where}: totals are not those of the blocks")
+            need(self.statement[4] == no + 1, f"{where}: another number of segments")
         else:
             need(statement == b"", f"{where}: SEAL has no statement")
         if kind == RECOVERED:

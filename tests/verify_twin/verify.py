@@ -32,7 +32,8 @@ class Session:
     def __init__(self, log, session, files):
         self.log, self.session, self.files = log, session, files
         self.index, self.opened = log.opened[session]
-        self.segments, (self.end_index, self.end) = log.segments.get(session, []), log.ends.get(session, (self.index, None))
+        self.segments = [leaf for _, leaf in sorted(log.segments.get(session, {}).items())]
+        self.end_index, self.end = log.ends.get(session, (self.index, None))
         self.anchored = self.end_index < log.anchored
 
     def judge(self, now_us):
@@ -57,7 +58,7 @@ class Session:
 
     def check(self):
         """Returns the leaves whose segments are not here; raises where those that are here are not as logged."""
-        need([leaf[2] for leaf in self.segments] == list(range(len(self.segments))), "segments are logged out of order")
+        need([leaf[2] for leaf in self.segments] == list(range(len(self.segments))), "the log leaves out a segment")
         need(self.files.keys() <= set(range(len(self.segments))), "a segment that the log does not name")
         chain, absent = Chain(self.log, self.opened), []
         for leaf in self.segments:

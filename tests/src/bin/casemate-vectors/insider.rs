@@ -3,9 +3,11 @@
 
 use anyhow::{Context, Result};
 use casemate_recorder::SessionId;
-use casemate_recorder::log::leaf::{Close, Leaf};
+use casemate_recorder::log::leaf::{Boot, Close, Leaf};
 use casemate_recorder::transcript::block::Link;
-use casemate_tests::forge::{encode, entries, fork, leaves, node_key, rechain, reopen, replace_key, write_log};
+use casemate_tests::forge::{
+    Raw, encode, entries, fork, leaves, node_key, rechain, reopen, replace_key, set, write_log,
+};
 use ed25519_dalek::SigningKey;
 
 use crate::Sounds;
@@ -86,30 +88,79 @@ pub(crate) fn forgeries(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
             }
         }
     })?;
+    forked(
+        "close-leaf-with-another-reason",
+        "the log gives another reason for the end than the transcript",
+        &|all, id| {
+            closes(all, id, |close| close.reason = 3);
+        },
+    )?;
+    forked("start-inserted-before-a-session", "HEAD names another start than the one that was current", &|all, id| {
+        let opened = all.iter().position(|leaf| matches!(leaf, Leaf::Open(open) if open.session == id));
+        if let (Some(at), Some(Leaf::Boot(boot))) = (opened, all.first().cloned()) {
+            all.insert(at, Leaf::Boot(Boot { boot_id: [1; 16], ..boot }));
+        }
+    })?;
+    let anew = |name, what: &str, change: fn(&mut Vec<Raw>)| {
+        let damage = |desk: &Desk| desk.write("kept.note", &recreate(desk, change)?);
+        case(name, what).altered().status(1, "altered").make(damage)
+    };
+    anew("head-with-bytes-behind-it", "a session written anew, with bytes behind HEAD's map", |blocks| {
+        if let Some(head) = blocks.first_mut() {
+            head.push(0);
+            let len = (head.len() as u32 - 160).to_le_bytes();
+            set(head, 8, &len);
+            set(head, 12, &len);
+        }
+    })?;
+    anew("seal-said-to-be-encrypted", "a session written anew, with CLOSE marked as encrypted", |blocks| {
+        if let Some(close) = blocks.last_mut() {
+            set(close, 6, &[2]);
+        }
+    })?;
+    anew("events-renumbered", "a session written anew, and a block skips the number of an event", |blocks| {
+        if let Some(block) = blocks.get_mut(1) {
+            set(block, 40, &1u64.to_le_bytes());
+        }
+    })?;
+    anew("end-without-index", "a session written anew, and no index before its end", |blocks| {
+        blocks.retain(|block| block.get(4) != Some(&4));
+    })?;
+    anew("end-in-the-middle", "a session written anew, and blocks go on behind CLOSE", |blocks| {
+        let tail = blocks.get(1..3).unwrap_or_default().to_vec();
+        blocks.extend(tail);
+    })?;
+    Case::new(shelf, recovered, "recovered-leaf-of-another-tail", "the log says that recovery set bytes aside")
+        .altered()
+        .status(1, "altered")
+        .make(|desk| {
+            let id = desk.id(1)?.parse()?;
+            forge_log(desk, |all| {
+                for leaf in all {
+                    if let Leaf::Recovered(recovered) = leaf
+                        && recovered.close.session == id
+                    {
+                        recovered.torn_bytes += 1;
+                    }
+                }
+            })
+        })?;
     case("entry-that-is-no-leaf", "the node signed an entry that is no CBOR map").altered().make(|desk| {
         let mut all = entries(desk.dir())?;
         all.push(b"\xff".to_vec());
         fork(desk.dir(), &all)
     })?;
-    let recreate = |desk: &Desk| -> Result<Vec<u8>> {
-        let (own, file, mut all) = (SigningKey::from_bytes(&[9; 32]), desk.segment(1, 0)?, leaves(desk.dir())?);
-        rechain(&desk.path(&file), Some(&own), |blocks| {
-            blocks.iter_mut().take(1).for_each(|head| replace_key(head, &all, &own));
-        })?;
-        reopen(&desk.read(&file)?, desk.id(1)?.parse()?, &own, &mut all);
-        write_log(desk.dir(), &encode(&all)?, &node_key("node-1"))
-    };
     case(
         "session-recreated-by-an-insider",
         "a session and the log written anew with the node's key; a checkpoint was kept",
     )
     .altered()
-    .make(|desk| recreate(desk).map(drop))?;
+    .make(|desk| recreate(desk, |_| ()).map(drop))?;
     case(
         "session-recreated-before-any-anchor",
         "the same, and the auditor's only checkpoint is the forged one: nothing shows",
     )
-    .make(|desk| desk.write("kept.note", &recreate(desk)?))?;
+    .make(|desk| desk.write("kept.note", &recreate(desk, |_| ())?))?;
     Case::new(
         shelf,
         recovered,
@@ -139,6 +190,17 @@ pub(crate) fn forgeries(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
                 }
             })
         })
+}
+
+/// Writes the second session anew under a key of its own, with a log that fits. Returns the checkpoint.
+fn recreate(desk: &Desk, change: impl FnOnce(&mut Vec<Raw>)) -> Result<Vec<u8>> {
+    let (own, file, mut all) = (SigningKey::from_bytes(&[9; 32]), desk.segment(1, 0)?, leaves(desk.dir())?);
+    rechain(&desk.path(&file), Some(&own), |blocks| {
+        blocks.iter_mut().take(1).for_each(|head| replace_key(head, &all, &own));
+        change(blocks);
+    })?;
+    reopen(&desk.read(&file)?, desk.id(1)?.parse()?, &own, &mut all);
+    write_log(desk.dir(), &encode(&all)?, &node_key("node-1"))
 }
 
 /// Writes the log anew with other leaves; the auditor's checkpoint is the forged one.
