@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_certs::keys::{KeyFileError, create_new, quoted, write_private};
-use casemate_certs::trust::{Trust, TrustedNode};
+use casemate_certs::trust::{AgeKeyError, Period, Recipient, RecipientDuty, Trust, TrustedNode};
 use casemate_certs::vkey::{NodeKey, VkeyError};
+use casemate_recorder::transcript::wrap::Identity;
 use clap::Args;
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
@@ -136,7 +137,8 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
     let dir = std::path::absolute(&plan.dir).unwrap_or_else(|_| plan.dir.clone());
     let (config_file, trust_file) = (dir.join("casemate.toml"), dir.join("trust.toml"));
     let (keys, state, vault) = (dir.join("keys"), dir.join("state"), dir.join("vault"));
-    for path in [&config_file, &trust_file, &keys, &state, &vault] {
+    let readers = dir.join("identities");
+    for path in [&config_file, &trust_file, &keys, &state, &vault, &readers] {
         if path.symlink_metadata().is_ok() {
             return Err(InitError::Exists(path.clone()));
         }
@@ -144,7 +146,7 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
 
     make_dir(&dir, 0o755, true)?;
     // The vault is open to the group: that is how auditors get at it. See `chgrp`.
-    for (sub, mode) in [(&keys, 0o700), (&state, 0o700), (&vault, 0o750)] {
+    for (sub, mode) in [(&keys, 0o700), (&state, 0o700), (&vault, 0o750), (&readers, 0o700)] {
         make_dir(sub, mode, false)?;
     }
     let host_key = make_key(&keys.join("ssh_host_ed25519_key"), &node)?;
@@ -153,18 +155,31 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
     write_private(&keys.join("node.key"), &node_key.to_text())?;
     create_new(&keys.join("node.pub"), format!("{}\n", node_key.public()).as_bytes(), 0o644)?;
 
-    let trust = Trust {
-        self_asserted: true,
-        anchor_age_max: Some(ANCHOR_AGE_MAX),
-        nodes: vec![TrustedNode { key: node_key.public(), from_us: now_us(), until_us: None }],
-    };
+    write_private(&keys.join("state.agekey"), &Identity::generate().to_file())?;
+    let identities = ["auditor", "spare"].map(|name| (name, Identity::generate()));
+    for (name, identity) in &identities {
+        write_private(&readers.join(format!("{name}.agekey")), &identity.to_file())?;
+    }
+
+    let period = Period { from_us: now_us(), until_us: None };
+    let recipients = identities.iter().map(|(name, identity)| recipient(name, identity)).collect::<Result<_, _>>()?;
+    let nodes = vec![TrustedNode { key: node_key.public(), period }];
+    let trust = Trust { recipients, ..Trust::self_asserted(Some(ANCHOR_AGE_MAX), nodes) };
     create_new(&trust_file, trust.to_text().as_bytes(), 0o644)?;
     let listen = plan.listen.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), plan.ssh_port));
-    create_new(&config_file, config_text(&node, &plan.durability, listen, &persons).as_bytes(), 0o600)?;
+    create_new(&config_file, config_text(&node, &plan.durability, listen, &identities, &persons).as_bytes(), 0o600)?;
 
     Config::load(&config_file)?;
     let report = report(&dir, listen, &host_key, &target_key, &node_key, &persons);
     Ok(Made { config: config_file, report })
+}
+
+/// Lists an identity's public half in the trust file.
+fn recipient(name: &str, identity: &Identity) -> Result<Recipient, InitError> {
+    let key = identity.recipient().to_string().parse();
+    let key = key.map_err(|error: AgeKeyError| InitError::Key(error.to_string()))?;
+    let duty = if name == "spare" { RecipientDuty::Spare } else { RecipientDuty::Auditor };
+    Ok(Recipient { name: name.to_owned(), key, duty })
 }
 
 fn node_name(plan: &Plan) -> Result<String, InitError> {
@@ -223,7 +238,13 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs().saturating_mul(1_000_000))
 }
 
-fn config_text(node: &str, durability: &str, listen: SocketAddr, persons: &[(String, PublicKey)]) -> String {
+fn config_text(
+    node: &str,
+    durability: &str,
+    listen: SocketAddr,
+    identities: &[(&str, Identity)],
+    persons: &[(String, PublicKey)],
+) -> String {
     let mut text = format!(
         r#"# Casemate configuration, made by `casemate init`. All settings are explained in casemate.example.toml.
 # After a change: casemate check --config FILE, then send SIGHUP to the daemon.
@@ -236,8 +257,10 @@ host_keys = ["keys/ssh_host_ed25519_key"]
 # strict: nothing goes on before it is on disk. causal: no input does. process: survives a killed process, not a power cut.
 durability = "{durability}"
 
-# Recordings are readable by whoever reads the vault. This must be said; there is no default.
-encryption = "none"
+# Sessions are encrypted to the recipients below; the bastion cannot read them back. state_key opens only the control
+# transcript, which a start needs.
+encryption = "age"
+state_key = "keys/state.agekey"
 
 [listen]
 ssh = ["{listen}"]
@@ -249,6 +272,9 @@ immutable = false
 retain = "400d"
 "#
     );
+    for (name, identity) in identities {
+        let _ = write!(text, "\n[[recipient]]\nname = \"{name}\"\nkey = \"{}\"\n", identity.recipient());
+    }
     for (name, key) in persons {
         // A key's comment is whatever somebody typed: quote it as TOML does.
         let line = toml::Value::String(key.to_openssh().unwrap_or_default());
@@ -278,6 +304,8 @@ fn report(
          keys/ssh_host_ed25519_key  what clients see, {fingerprint}\n  \
          keys/node.key              signs the node log, {node}\n  \
          keys/target_ed25519_key    logs in to targets\n  \
+         keys/state.agekey          reads the bastion's own control transcript, nothing else\n  \
+         identities/                auditor.agekey and spare.agekey: each reads every recording\n  \
          trust.toml                 self-asserted: fit for a demonstration, not for an audit\n  \
          state/  vault/             journal and log; finished recordings\n",
         dir = dir.display(),
@@ -301,10 +329,13 @@ fn report(
         "  3. casemate target add --config {config} --name web1 --address HOST:22 --role LOGIN={key} --allow {login}\n  \
          4. casemate serve --config {config}\n  \
          5. for known_hosts: {host} {}\n  \
-         6. ssh -p {} {login}+web1@{}\n",
+         6. ssh -p {} {login}+web1@{}\n  \
+         7. move {readers} off this machine: the auditor keeps one identity, the other goes somewhere safe.\n     \
+            While they lie here, whoever owns this machine can read the recordings.\n",
         line(host_key),
         listen.port(),
         listen.ip(),
+        readers = quoted(&dir.join("identities")),
     );
     text
 }
@@ -338,12 +369,23 @@ mod tests {
         assert_eq!((config.node.as_str(), config.durability.name()), ("node-7", "process"));
         assert_eq!(config.listen.ssh, ["127.0.0.1:2200".parse().unwrap()]);
         assert!(config.persons.is_empty());
-        for name in ["ssh_host_ed25519_key", "target_ed25519_key", "node.key"] {
+        for name in ["ssh_host_ed25519_key", "target_ed25519_key", "node.key", "state.agekey"] {
             assert_eq!(mode(&dir.join("keys").join(name)), 0o600, "{name}");
         }
+        let identities = ["auditor", "spare"].map(|name| {
+            let file = dir.join("identities").join(name).with_extension("agekey");
+            assert_eq!(mode(&file), 0o600, "{name}");
+            Identity::parse_file(&std::fs::read_to_string(file).unwrap()).unwrap().remove(0).recipient()
+        });
+        assert_eq!(config.encryption.recipients(), identities);
+        let state = std::fs::read_to_string(dir.join("keys/state.agekey")).unwrap();
+        let state = Identity::parse_file(&state).unwrap().remove(0).recipient();
+        assert_eq!(config.encryption.state_recipient(), Some(state));
         let trust = Trust::parse(&std::fs::read_to_string(dir.join("trust.toml")).unwrap()).unwrap();
-        assert!(trust.self_asserted);
+        assert_eq!(trust.authority, casemate_certs::trust::Authority::Bastion);
         assert_eq!(trust.nodes[0].key, config.node_key.public());
+        let listed: Vec<_> = trust.recipients.iter().map(|recipient| recipient.key.to_string()).collect();
+        assert_eq!(listed, identities.map(|recipient| recipient.to_string()));
         // The log that the recorder writes knows the key by the same name and id.
         let line = std::fs::read_to_string(dir.join("keys/node.pub")).unwrap();
         let log_key: casemate_recorder::log::note::LogKey = line.trim_end().parse().unwrap();
@@ -365,7 +407,7 @@ mod tests {
         assert_eq!(before, (read("casemate.toml"), read("keys/node.key"), read("trust.toml")));
 
         // Any one of them is enough to refuse, and then nothing new appears.
-        for name in ["casemate.toml", "trust.toml", "keys", "state", "vault"] {
+        for name in ["casemate.toml", "trust.toml", "keys", "state", "vault", "identities"] {
             let other = tempfile::tempdir().unwrap();
             std::os::unix::fs::symlink("nowhere", other.path().join(name)).unwrap();
             assert!(matches!(init(&plan(other.path())), Err(InitError::Exists(_))), "{name}");

@@ -24,6 +24,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check(arg) => cli::check(&arg.config)?,
         Verb::Serve(arg) => cli::serve::serve(&arg.config)?,
         Verb::Target(TargetVerb::Add(request)) => cli::target_add::target_add(&request)?,
+        Verb::Trust(verb) => cli::trust::run(&verb)?,
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use casemate_certs::keys::write_private;
 use casemate_certs::vkey::NodeKey;
+use casemate_recorder::transcript::wrap::Identity;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
 use tempfile::TempDir;
@@ -107,6 +108,7 @@ impl Home {
             home.make_key(&format!("keys/{name}"));
         }
         write_private(&home.path("keys/node.key"), &NodeKey::generate("bastion-1").unwrap().to_text()).unwrap();
+        write_private(&home.path("keys/state.agekey"), &Identity::generate().to_file()).unwrap();
         home
     }
 

@@ -17,6 +17,7 @@ mod queue;
 mod receipt;
 mod recorder;
 mod recovery;
+mod secrets;
 mod session;
 mod shipper;
 pub mod transcript;

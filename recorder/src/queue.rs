@@ -11,6 +11,7 @@ use crate::error::Frozen;
 use crate::keeper::FinishedSegment;
 use crate::log::slip::Slip;
 use crate::recovery::RecoveredSession;
+use crate::secrets::Secrets;
 use crate::session::{Session, Shared};
 use crate::transcript::Stamp;
 use crate::transcript::block::SessionId;
@@ -36,7 +37,7 @@ pub(crate) type SlipReply = oneshot::Sender<Result<Slip, Frozen>>;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Open a session with these first events.
-    Open { spec: SessionSpec, opening: Vec<Event>, reply: oneshot::Sender<Session> },
+    Open { spec: SessionSpec, secrets: Secrets, opening: Vec<Event>, reply: oneshot::Sender<Session> },
     /// Close a session.
     Close { session: SessionId, reason: CloseReason, exit: Option<u32>, reply: Option<SlipReply> },
     /// The last handle of a session is gone.

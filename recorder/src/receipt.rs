@@ -17,7 +17,9 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Gives the recorded bytes up for forwarding; empty for an event that is not a stream.
+    /// Gives the recorded bytes up for forwarding: those of [`Event::wire_bytes`].
+    ///
+    /// [`Event::wire_bytes`]: crate::transcript::event::Event::wire_bytes
     pub fn into_bytes(self) -> Bytes {
         self.bytes
     }
@@ -53,7 +55,7 @@ impl Ticket {
         self.bytes.len()
     }
 
-    /// Whether the event is not a stream, or an empty one.
+    /// Whether the event carries nothing that could go on.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Frozen, OpenError, Refused};
 use crate::fs::{Fs, OsFs};
 use crate::journal::file::{FILE_LEN, JournalWriter, scan};
+use crate::journal::leaves::NodeLog;
 use crate::journal::pool::Pool;
 use crate::journal::thread::{Journal, Setup, random};
 use crate::keeper::{Backlog, Keeper};
@@ -23,11 +24,13 @@ use crate::log::leaf;
 use crate::log::note::Note;
 use crate::queue::{Command, Queue, SessionSpec};
 use crate::recovery::{Evidence, Recovery};
+use crate::secrets::Secrets;
 use crate::session::Session;
 use crate::shipper::Shipper;
 use crate::transcript::block::SessionId;
 use crate::transcript::event::Event;
 use crate::transcript::head::Durability;
+use crate::transcript::wrap::Recipient;
 use crate::vault::{DirVault, Vault, log_key};
 
 /// New sessions are refused when this share of the spool's filesystem is used, in percent.
@@ -54,6 +57,10 @@ pub struct RecorderConfig {
     pub node_key: SigningKey,
     /// What a receipt promises.
     pub durability: Durability,
+    /// Who can read what is recorded. Without any, nothing is encrypted.
+    pub recipients: Vec<Recipient>,
+    /// Who else can read the control transcript: the node itself, which a start needs.
+    pub state_recipient: Option<Recipient>,
     /// How long sessions must be kept; fixed in each session's OPEN leaf.
     pub retain: Duration,
     /// When a segment rolls, if its size did not make it roll before.
@@ -80,6 +87,8 @@ impl RecorderConfig {
             node,
             node_key,
             durability: Durability::default(),
+            recipients: Vec::new(),
+            state_recipient: None,
             retain: Duration::from_secs(400 * 24 * 3600),
             segment_age: Duration::from_secs(15 * 60),
             journal_bytes_max: 1024 * 1024 * 1024,
@@ -99,6 +108,7 @@ pub struct Recorder(Arc<Inner>);
 struct Inner {
     queue: Arc<Queue>,
     control: Session,
+    recipients: Vec<Recipient>,
     fs: Arc<dyn Fs>,
     spool: PathBuf,
     pool: Arc<Pool>,
@@ -162,15 +172,17 @@ impl Recorder {
             JournalWriter::create(Arc::clone(&fs), Arc::clone(&pool), boot_id, found.next_file_no, found.next_lsn)
                 .map_err(OpenError::io("cannot write the journal in", &journal_dir))?;
         let setup = Setup {
-            node: config.node.clone(),
-            node_key: config.node_key.clone(),
             boot_id,
             durability: config.durability,
             retain_us: micros(config.retain),
             segment_age_us: micros(config.segment_age),
             software: concat!("casemate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            frontier: log.frontier(),
-            next_ordinal: log.next_ordinal()?,
+            log: NodeLog {
+                node: config.node.clone(),
+                node_key: config.node_key.clone(),
+                frontier: log.frontier(),
+                next_ordinal: log.next_ordinal()?,
+            },
             journal,
             journal_dir,
             fs: Arc::clone(&fs),
@@ -199,8 +211,13 @@ impl Recorder {
         threads.push(spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?);
         let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks);
         threads.push(spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?);
+        let mut readers = config.recipients.clone();
+        if !readers.is_empty() {
+            readers.extend(config.state_recipient.clone());
+        }
+        let control_secrets = Secrets::fresh(&readers)?;
         let mut thread = Journal::new(setup)?;
-        let control = thread.boot(boot, config.policy_hash, &config.control_opening)?;
+        let control = thread.boot(boot, config.policy_hash, control_secrets, &config.control_opening)?;
         threads.push(spawn("casemate-journal", move || thread.run())?);
         let stopping = Arc::new(AtomicBool::new(false));
         threads.push(spawn("casemate-recovery", {
@@ -208,7 +225,8 @@ impl Recorder {
             move || close_orphans(&recovery, orphans, &queue, &stopping)
         })?);
         let threads = Mutex::new(threads);
-        Ok(Self(Arc::new(Inner { queue, control, fs, spool, pool, threads, stopping, _lock: lock })))
+        let recipients = config.recipients.clone();
+        Ok(Self(Arc::new(Inner { queue, control, recipients, fs, spool, pool, threads, stopping, _lock: lock })))
     }
 
     /// Opens a session: HEAD, OPEN and the `opening` events are durable when this returns.
@@ -217,8 +235,9 @@ impl Recorder {
     /// Recording cannot go on, or there is too little space.
     pub async fn open_session(&self, spec: SessionSpec, opening: Vec<Event>) -> Result<Session, Refused> {
         self.admits()?;
+        let secrets = Secrets::fresh(&self.0.recipients).map_err(|error| Frozen::from_io("session keys", &error))?;
         let (reply, answer) = oneshot::channel();
-        self.0.queue.push(Command::Open { spec, opening, reply });
+        self.0.queue.push(Command::Open { spec, secrets, opening, reply });
         answer.await.map_err(|_| self.frozen().unwrap_or(Frozen::Stopped).into())
     }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::Frozen;
@@ -13,7 +12,7 @@ use crate::queue::{Command, Queue};
 use crate::receipt::Ticket;
 use crate::transcript::Stamp;
 use crate::transcript::block::SessionId;
-use crate::transcript::event::{Body, Event, Side};
+use crate::transcript::event::{Event, Side};
 use crate::transcript::head::Durability;
 use crate::transcript::seal::CloseReason;
 
@@ -153,10 +152,7 @@ impl Session {
     /// [`STREAM_LEN_MAX`](crate::transcript::event::STREAM_LEN_MAX).
     pub fn record(&self, side: Side, event: Event) -> Ticket {
         let shared = &self.0.shared;
-        let bytes = match &event.body {
-            Body::Stream(data) => data.clone(),
-            Body::Map(_) => Bytes::new(),
-        };
+        let bytes = event.wire_bytes();
         let at = shared.queue.now();
         let number = {
             let mut inbox = shared.inbox();

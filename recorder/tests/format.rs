@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)] // A test file: what fails here fails a test.
 
+use bytes::Bytes;
+use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::block::{
-    HEADER_LEN, Header, LINK_CONTEXT, MAGIC, PLAIN_LEN_MAX, STORED_LEN_MAX, SessionId,
+    Compressor, HEADER_LEN, Header, LINK_CONTEXT, MAGIC, PLAIN_LEN_MAX, STORED_LEN_MAX, SessionId,
 };
-use casemate_recorder::transcript::event::{EVENT_LEN_MAX, TYPES};
+use casemate_recorder::transcript::cipher::LaneKeys;
+use casemate_recorder::transcript::event::{EVENT_LEN_MAX, Event, Lane, Side, TYPES, ssh_out};
+use casemate_recorder::transcript::head::{Durability, Head, TranscriptKind};
+use casemate_recorder::transcript::writer::{Built, Writer};
+use ed25519_dalek::SigningKey;
 
 const FORMAT: &str = include_str!("../FORMAT.md");
 
@@ -25,7 +31,7 @@ fn the_table_of_types_is_the_vocabulary() {
             format!("| {} | `{}` | {} | {} |\n", spec.number.0, spec.name, spec.lane as u8, fields.join(", "))
         })
         .collect();
-    assert!(FORMAT.contains(&written), "FORMAT.md §9 should hold:\n{written}");
+    assert!(FORMAT.contains(&written), "FORMAT.md §10 should hold:\n{written}");
 }
 
 #[test]
@@ -101,10 +107,65 @@ fn the_limits_and_contexts_are_those_of_the_document() {
 #[test]
 fn the_leaves_are_those_of_the_code() {
     let code = include_str!("../src/log/leaf.rs");
-    let rows = table("## 8. The node log");
+    let rows = table("## 9. The node log");
     assert_eq!(rows.len(), 13);
     for row in rows {
         let line = format!("| {} |", row.join(" | "));
         assert!(code.contains(&format!("//! {line}")), "leaf.rs documents another row than {line}");
     }
+}
+
+#[test]
+fn the_contexts_of_keys_are_the_published_ones() {
+    use casemate_recorder::transcript::cipher::{BLOCK_KEY_CONTEXT, KEY_COMMITMENT_CONTEXT, MICRO_KEY_CONTEXT};
+    let rows = table("## 6. Encryption");
+    let written: Vec<_> = rows.iter().map(|row| (row[0].as_str(), row[1].trim_matches('`'))).collect();
+    let fixed =
+        [("block key", BLOCK_KEY_CONTEXT), ("micro key", MICRO_KEY_CONTEXT), ("key_commit", KEY_COMMITMENT_CONTEXT)];
+    assert_eq!(written, fixed);
+}
+
+/// A transcript written here and opened here from FORMAT.md §6 alone, without the reader.
+#[test]
+fn an_encrypted_block_opens_by_the_letter_of_the_document() {
+    use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    let table = table("## 6. Encryption");
+    let context = |name: &str| table.iter().find(|row| row[0] == name).unwrap()[1].trim_matches('`').to_owned();
+    let lanes = [[1u8; 32], [2; 32], [3; 32]];
+    let (mut writer, _) = encrypted_writer(LaneKeys::new(lanes));
+    let shown = Event::stream(ssh_out::TYPE, 0, Bytes::from_static(b"shown"));
+    writer.append(Side::Target, &shown, Stamp::default());
+    let built = writer.cut(Lane::Output, &mut Compressor::new().unwrap(), [9; 16]).unwrap();
+    let (header, rest) = built.bytes.split_at(HEADER_LEN);
+    let payload = &rest[..rest.len() - 32];
+
+    let material = [&lanes[1][..], &header[16..32], &header[32..40], &header[80..96]].concat();
+    let key = blake3::derive_key(&context("block key"), &material);
+    assert_eq!(blake3::derive_key(&context("key_commit"), &key), header[128..160]);
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap());
+    let mut payload = payload.to_vec();
+    let nonce = Nonce::assume_unique_for_key([0; 12]);
+    let plain = key.open_in_place(nonce, Aad::from(header), &mut payload).unwrap();
+    assert!(plain.windows(5).any(|five| five == b"shown"), "{plain:?}");
+}
+
+fn encrypted_writer(keys: LaneKeys) -> (Writer, Built) {
+    let key = SigningKey::from_bytes(&[3; 32]);
+    let head = Head {
+        format: 1,
+        node: "n".into(),
+        boot_id: [1; 16].into(),
+        kind: TranscriptKind::Session,
+        protocol: None,
+        durability: Durability::Causal,
+        session_pub: key.verifying_key().to_bytes().into(),
+        ordinal: 0,
+        policy_hash: [2; 32].into(),
+        lane_keys: None,
+        journal_salt: [4; 16].into(),
+        software: "test".into(),
+        events: [0; 3],
+        micro_commits: None,
+    };
+    Writer::begin(SessionId([9; 16]), head, key, keys, Stamp::default())
 }

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)] // A test file: what fails here fails a test.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use casemate_recorder::transcript::block::{Block, HEADER_LEN, Kind};
 use casemate_recorder::transcript::chain::{Chain, TRAILER_LEN, events};
+use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event::{Body, Event, Side, ssh_in, ssh_out};
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::seal;
+use casemate_recorder::transcript::wrap::{Identity, UnwrapError, unwrap};
 use casemate_recorder::vault::segment_key;
 use casemate_recorder::{
     CloseReason, Durability, OpenError, Protocol, Recorder, RecorderConfig, Session, SessionId, SessionSpec,
@@ -24,8 +27,11 @@ const SPEC: SessionSpec =
 fn config(dir: &Path, durability: Durability) -> RecorderConfig {
     let key = SigningKey::from_bytes(&[5; 32]);
     let config = RecorderConfig::new(dir.join("state"), dir.join("vault"), "node-1".into(), key);
-    RecorderConfig { durability, ..config }
+    RecorderConfig { durability, recipients: vec![AUDITOR.recipient()], ..config }
 }
+
+/// Who reads what these tests record.
+static AUDITOR: LazyLock<Identity> = LazyLock::new(Identity::generate);
 
 fn input(data: &'static [u8]) -> Event {
     Event::stream(ssh_in::TYPE, 0, Bytes::from_static(data))
@@ -49,6 +55,7 @@ fn read(vault: &Path, session: SessionId) -> Option<Read> {
     let mut chain = Chain::new(session);
     let mut entries = Vec::new();
     let mut key = None;
+    let mut keys = LaneKeys::default();
     for segment_no in 0.. {
         let Ok(bytes) = std::fs::read(vault.join(segment_key(session, segment_no))) else { break };
         out.segments += 1;
@@ -63,8 +70,9 @@ fn read(vault: &Path, session: SessionId) -> Option<Read> {
                 Kind::Head => {
                     let head = Head::decode(block.payload).unwrap();
                     key = Some(VerifyingKey::from_bytes(&head.session_pub).unwrap());
+                    keys = unwrap(&head, std::slice::from_ref(&*AUDITOR)).unwrap();
                 }
-                Kind::Data | Kind::Micro => entries.extend(events(&block).unwrap()),
+                Kind::Data | Kind::Micro => entries.extend(events(&block, &keys).unwrap()),
                 Kind::Seal | Kind::Close => {
                     seal::verify(key.as_ref().unwrap(), &block.raw[..HEADER_LEN], block.payload).unwrap();
                 }
@@ -105,9 +113,14 @@ async fn stop(recorder: Recorder) {
 
 #[tokio::test]
 async fn what_was_recorded_is_in_the_vault_after_close() {
-    for durability in [Durability::Strict, Durability::Causal, Durability::Process] {
+    let encrypted = [Durability::Strict, Durability::Causal, Durability::Process].map(|durability| (durability, true));
+    for (durability, encrypted) in encrypted.into_iter().chain([(Durability::Causal, false)]) {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::start(config(dir.path(), durability)).unwrap();
+        let mut config = config(dir.path(), durability);
+        if !encrypted {
+            config.recipients.clear();
+        }
+        let recorder = Recorder::start(config).unwrap();
         let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
         let receipt = session.record(Side::Client, input(b"ls\r")).receipt().await.unwrap();
         assert_eq!(receipt.into_bytes(), &b"ls\r"[..]);
@@ -238,4 +251,28 @@ async fn the_journal_turns_over_under_load() {
     let journal = std::fs::read_dir(dir.path().join("state/journal")).unwrap().count();
     assert!(journal <= 5, "{journal} journal files");
     stop(recorder).await;
+}
+
+/// The first HEAD of a session in the vault.
+fn head(vault: &Path, session: SessionId) -> Head {
+    let bytes = std::fs::read(vault.join(segment_key(session, 0))).unwrap();
+    Head::decode(Block::parse(&bytes).unwrap().payload).unwrap()
+}
+
+#[tokio::test]
+async fn the_node_can_read_its_control_transcript_and_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Identity::generate();
+    let config = RecorderConfig { state_recipient: Some(node.recipient()), ..config(dir.path(), Durability::Causal) };
+    let recorder = Recorder::start(config).unwrap();
+    let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    session.close(CloseReason::Client, None).await.unwrap();
+    let (session, control) = (session.id(), recorder.control().id());
+    stop(recorder).await;
+    let vault = dir.path().join("vault");
+    for identity in [&node, &*AUDITOR] {
+        unwrap(&head(&vault, control), std::slice::from_ref(identity)).unwrap();
+    }
+    let refused = unwrap(&head(&vault, session), &[node]).unwrap_err();
+    assert!(matches!(refused, UnwrapError::Stranger { .. }), "{refused}");
 }

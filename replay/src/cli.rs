@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use casemate_recorder::transcript::block::SessionId;
+use casemate_recorder::transcript::wrap::Identity;
 use clap::{Parser, Subcommand};
+use zeroize::Zeroizing;
 
 use crate::export::{self, Format};
 use crate::reader::{End, Transcript};
@@ -19,16 +21,19 @@ use crate::{ReplayError, ls, show};
 
 /// Exit status of `verify` for a person who asks for help.
 const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \
-4 cannot decide (no or self-asserted trust, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
+4 cannot decide (no trust file or one that its officers did not sign, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
 
 #[derive(Debug, Parser)]
 #[command(name = "casemate-replay", version, about = "Reads and verifies Casemate recordings, offline")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
-    /// Whose signatures count; without it `verify` cannot decide.
+    /// Whose signatures count, with the officers' own in FILE.sig; without it `verify` cannot decide.
     #[arg(long, global = true, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// An age identity that opens recordings, as `casemate init` or age-keygen made it; may be given several times.
+    #[arg(long, global = true, value_name = "FILE")]
+    identity: Vec<PathBuf>,
     /// Write JSON, one object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -103,17 +108,18 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<u8, ReplayError> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let Arguments { verb, trust, json } = arguments;
+    let Arguments { verb, trust, identity, json } = arguments;
+    let identities = identities(&identity)?;
     match verb {
-        Verb::Ls { source } => ls::run(&Vault::open(&source)?, json, &mut out).map(|()| 0),
+        Verb::Ls { source } => ls::run(&Vault::open(&source)?, &identities, json, &mut out).map(|()| 0),
         Verb::Show { source, session } => {
             let vault = Vault::open(&source)?;
-            let transcript = open(&vault, &session)?;
+            let transcript = open(&vault, &session, &identities)?;
             show::run(&transcript, json, &mut out).map(|()| 0)
         }
         Verb::Export { source, session, format, output, channel } => {
             let vault = Vault::open(&source)?;
-            let transcript = open(&vault, &session)?;
+            let transcript = open(&vault, &session, &identities)?;
             match output {
                 Some(path) => export_to(&path, |out| export::write(&transcript, format, channel, out)),
                 None => export::write(&transcript, format, channel, &mut out),
@@ -123,15 +129,27 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
         Verb::Verify { source, checkpoint, slip, state, sha256, at } => {
             let vault = Vault::open(&source)?;
             let now_us = at.unwrap_or_else(now_us);
-            let options = Options { checkpoints: checkpoint, slips: slip, state, trust, sha256, json, now_us };
+            let options =
+                Options { checkpoints: checkpoint, slips: slip, state, trust, identities, sha256, json, now_us };
             verify::run(&vault, &options, &mut out)
         }
     }
 }
 
+/// Reads identity files.
+fn identities(files: &[PathBuf]) -> Result<Vec<Identity>, ReplayError> {
+    let mut found = Vec::new();
+    for file in files {
+        let text = Zeroizing::new(std::fs::read_to_string(file).map_err(ReplayError::io("read", file))?);
+        let bad = |error| ReplayError::Usage(format!("{}: {error}", visible(&file.to_string_lossy())));
+        found.extend(Identity::parse_file(&text).map_err(bad)?);
+    }
+    Ok(found)
+}
+
 /// Opens the transcript of the session that `wanted` names.
-fn open(vault: &Vault, wanted: &str) -> Result<Transcript, ReplayError> {
-    let transcript = Transcript::open(vault, find(vault, wanted)?)?;
+fn open(vault: &Vault, wanted: &str, identities: &[Identity]) -> Result<Transcript, ReplayError> {
+    let transcript = Transcript::open(vault, find(vault, wanted)?, identities)?;
     if transcript.end == End::Open {
         // Somebody who pipes the export should still learn that it is not all.
         let _ = writeln!(

@@ -6,8 +6,11 @@ use std::path::Path;
 
 use casemate_recorder::transcript::block::{Block, BlockError, Kind};
 use casemate_recorder::transcript::chain::{TRAILER_LEN, events, parse_trailer};
-use casemate_recorder::transcript::event::{Event, Field, Value, grant, identity};
+use casemate_recorder::transcript::cipher::LaneKeys;
+use casemate_recorder::transcript::event::{Event, Field, Lane, Value, grant, identity};
+use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::seal::{self, SIGNATURE_LEN};
+use casemate_recorder::transcript::wrap::{Identity, unwrap};
 
 use crate::ReplayError;
 use crate::json::Object;
@@ -28,12 +31,12 @@ struct Names {
     role: Option<String>,
 }
 
-pub(crate) fn run(vault: &Vault, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
+pub(crate) fn run(vault: &Vault, identities: &[Identity], json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
     let (mut sessions, sound) = logged_sessions(vault)?;
     sessions.sort_by_key(|logged| (logged.start_us, logged.session));
     for logged in &sessions {
         let mut buffer = Vec::new();
-        let names = names(vault, logged, &mut buffer).unwrap_or_default();
+        let names = names(vault, logged, identities, &mut buffer).unwrap_or_default();
         let totals = totals(vault, logged);
         let line = if json { json_line(logged, &names, totals) } else { text_line(logged, &names, totals) };
         writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))?;
@@ -77,16 +80,20 @@ fn text_line(logged: &Logged, names: &Names, totals: Option<Totals>) -> String {
     )
 }
 
-/// Reads identity and grant, which open a session's metadata.
-fn names(vault: &Vault, logged: &Logged, buffer: &mut Vec<u8>) -> Option<Names> {
+/// Reads identity and grant, which open a session's metadata; nothing where no identity opens it.
+fn names(vault: &Vault, logged: &Logged, identities: &[Identity], buffer: &mut Vec<u8>) -> Option<Names> {
     let path = vault.segment(logged.session, 0);
     let mut reader = SegmentReader::open(&path, buffer).ok()??;
     let mut names = Names::default();
+    let mut keys = LaneKeys::default();
     while let Ok(Some((_, block))) = reader.next_block() {
-        if !block.header.kind.holds_events() {
+        if block.header.kind == Kind::Head {
+            keys = unwrap(&Head::decode(block.payload).ok()?, identities).ok()?;
+        }
+        if !block.header.kind.holds_events() || block.header.lane != Lane::Meta {
             continue;
         }
-        for (_, entry) in events(&block).ok()? {
+        for (_, entry) in events(&block, &keys).ok()? {
             let event = &entry.event;
             let take = |slot: &mut Option<String>, field| *slot = text(event, field).or_else(|| slot.take());
             take(&mut names.person, identity::PERSON);

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use casemate_recorder::transcript::block::{Block, BlockError, HEADER_LEN, Header, Kind, SessionId};
 use casemate_recorder::transcript::chain::{Chain, TRAILER_LEN, events};
+use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event::{Entry, Lane};
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::seal::{Close, Recovered, SIGNATURE_LEN, decode_statement};
+use casemate_recorder::transcript::wrap::{Identity, UnwrapError, unwrap};
 
 use crate::ReplayError;
 use crate::vault::Vault;
@@ -169,16 +171,18 @@ pub struct Transcript {
     /// Wall clock of the first block, in microseconds since 1970.
     pub start_us: u64,
     session: SessionId,
+    keys: LaneKeys,
     paths: Vec<PathBuf>,
     lanes: [Vec<BlockRef>; 3],
 }
 
 impl Transcript {
-    /// Reads through all segments of a session, checks the chain and notes where the events are.
+    /// Reads through all segments of a session, checks the chain and notes where the events are. `identities` open it where
+    /// it is encrypted.
     ///
     /// # Errors
-    /// There is no first segment, or a block is not what it should be.
-    pub fn open(vault: &Vault, session: SessionId) -> Result<Self, ReplayError> {
+    /// There is no first segment, a block is not what it should be, or no identity opens the session.
+    pub fn open(vault: &Vault, session: SessionId, identities: &[Identity]) -> Result<Self, ReplayError> {
         let mut buffer = Vec::new();
         let mut chain = Chain::new(session);
         let mut found: Option<Self> = None;
@@ -196,8 +200,9 @@ impl Transcript {
                 let place = BlockRef { segment_no, offset, len: block.raw.len() as u32 };
                 match (block.header.kind, &mut found) {
                     (Kind::Head, None) => {
-                        let head = Head::decode(&block.plain().map_err(bad)?).map_err(bad)?;
-                        found = Some(Self::begin(session, head, block.header.wall_us));
+                        let head = Head::decode(block.payload).map_err(bad)?;
+                        let keys = open_keys(session, &head, identities)?;
+                        found = Some(Self::begin(session, head, keys, block.header.wall_us));
                     }
                     (Kind::Data | Kind::Micro, Some(found)) => found.lane_mut(block.header.lane).push(place),
                     (Kind::Close, _) => end = End::Closed(statement(&block).map_err(bad)?),
@@ -218,9 +223,10 @@ impl Transcript {
         Ok(found)
     }
 
-    fn begin(session: SessionId, head: Head, start_us: u64) -> Self {
+    fn begin(session: SessionId, head: Head, keys: LaneKeys, start_us: u64) -> Self {
         Self {
             head,
+            keys,
             end: End::Open,
             segments: 0,
             start_us,
@@ -259,6 +265,18 @@ impl Transcript {
     }
 }
 
+/// Unwraps the keys of a session.
+fn open_keys(session: SessionId, head: &Head, identities: &[Identity]) -> Result<LaneKeys, ReplayError> {
+    if head.lane_keys.is_some() && identities.is_empty() {
+        let what = "is encrypted: give --identity FILE, the auditor's or another recipient's";
+        return Err(ReplayError::Usage(format!("session {session} {what}")));
+    }
+    unwrap(head, identities).map_err(|error| match error {
+        UnwrapError::Stranger { .. } => ReplayError::Usage(format!("session {session}: {error}")),
+        _ => ReplayError::evidence(format!("session {session}"), error.to_string()),
+    })
+}
+
 /// Reads the statement of a CLOSE or RECOVERED block; whose signature it carries is for `verify` to say.
 fn statement<T>(block: &Block<'_>) -> Result<T, BlockError>
 where
@@ -280,7 +298,7 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     /// Decodes the next block with events, if none are left of the last one.
-    fn refill(&mut self, paths: &[PathBuf]) -> Result<(), ReplayError> {
+    fn refill(&mut self, paths: &[PathBuf], keys: &LaneKeys) -> Result<(), ReplayError> {
         while self.run.is_empty() {
             let Some(place) = self.blocks.next() else { return Ok(()) };
             let Some(path) = paths.get(place.segment_no as usize) else { return Ok(()) };
@@ -293,7 +311,7 @@ impl Cursor<'_> {
             file.read_exact(&mut bytes).map_err(ReplayError::io("read", path))?;
             self.file = Some((place.segment_no, file));
             let bad = |source| ReplayError::Block { path: path.clone(), offset: place.offset, source };
-            self.run = events(&Block::parse(&bytes).map_err(bad)?).map_err(bad)?.into();
+            self.run = events(&Block::parse(&bytes).map_err(bad)?, keys).map_err(bad)?.into();
         }
         Ok(())
     }
@@ -313,7 +331,7 @@ pub struct Events<'a> {
 impl Events<'_> {
     fn step(&mut self) -> Result<Option<(u64, Entry)>, ReplayError> {
         for cursor in &mut self.cursors {
-            cursor.refill(&self.transcript.paths)?;
+            cursor.refill(&self.transcript.paths, &self.transcript.keys)?;
         }
         let first = self.cursors.iter_mut().filter(|cursor| !cursor.run.is_empty());
         let first = first.min_by_key(|cursor| cursor.run.front().map(|(_, entry)| entry.seq));

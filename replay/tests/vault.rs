@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bytes::Bytes;
-use casemate_certs::trust::{Trust, TrustedNode};
-use casemate_certs::vkey::NodePublicKey;
+use casemate_certs::trust::{Period, Trust};
 use casemate_recorder::clock::{Clock, SystemClock};
 use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, exec, exit, grant, identity, pty, ssh_in, ssh_out};
 use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, Session, SessionSpec, TranscriptKind};
 use ed25519_dalek::SigningKey;
 use serde_json::Value;
+
+mod support;
 
 const NODE: &str = "node-1";
 
@@ -116,9 +117,13 @@ impl Clock for Shifted {
 }
 
 fn write_trust(path: &Path, key: &SigningKey, self_asserted: bool) {
-    let node = TrustedNode { key: NodePublicKey::new(NODE, key.verifying_key()).unwrap(), from_us: 0, until_us: None };
-    let trust = Trust { self_asserted, anchor_age_max: None, nodes: vec![node] };
-    fs::write(path, trust.to_text()).unwrap();
+    let nodes = vec![support::node(NODE, key, Period::ALWAYS)];
+    if self_asserted {
+        support::write(path, &Trust::self_asserted(None, nodes));
+    } else {
+        support::write(path, &support::trust(path.parent().unwrap(), nodes));
+        support::sign(path);
+    }
 }
 
 /// Records an event and waits until the journal has it.

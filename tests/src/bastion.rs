@@ -94,7 +94,11 @@ impl Bastion {
 
     /// Returns the vault, and the trust file that `init` wrote.
     pub fn vault(&self) -> Vault {
-        Vault { dir: self.dir.join("vault"), trust: self.dir.join("trust.toml") }
+        Vault {
+            dir: self.dir.join("vault"),
+            trust: self.dir.join("trust.toml"),
+            identity: self.dir.join("identities/auditor.agekey"),
+        }
     }
 
     /// Returns the public host key of the front door.

@@ -181,6 +181,7 @@ impl Rig {
             ("BASTION_PID", self.bastion.process.pid.to_string()),
             ("VAULT", path(vault.dir)),
             ("TRUST", path(vault.trust)),
+            ("IDENTITY", path(vault.identity)),
             ("REPLAY", path(bins::path("casemate-replay")?)),
             ("CASEMATE", path(bins::path("casemate")?)),
             ("CONFIG", path(self.bastion.config())),

@@ -19,6 +19,8 @@ pub struct Vault {
     pub dir: PathBuf,
     /// The trust file.
     pub trust: PathBuf,
+    /// The auditor's age identity.
+    pub identity: PathBuf,
 }
 
 /// What `verify` found.
@@ -88,13 +90,13 @@ impl Transcript {
 }
 
 impl Vault {
-    /// Runs a verb of `casemate-replay` on this vault.
+    /// Runs a verb of `casemate-replay` on this vault, with the auditor's identity.
     ///
     /// # Errors
     /// When the program is missing or does not end within two minutes.
     pub fn replay(&self, verb: &str, args: &[&str]) -> Result<Done> {
         let mut command = Command::new(bins::path("casemate-replay")?);
-        command.arg(verb).arg(&self.dir).args(args);
+        command.arg(verb).arg(&self.dir).arg("--identity").arg(&self.identity).args(args);
         run(&mut command, nothing(), Duration::from_secs(120))
     }
 

@@ -1,10 +1,8 @@
-"""Forms that others defined: deterministic CBOR (RFC 8949), Ed25519 (RFC 8032), signed notes (C2SP), the trust file."""
+"""Forms that others defined: deterministic CBOR (RFC 8949), Ed25519 (RFC 8032), signed notes (C2SP)."""
 
 import base64
 import re
-import tomllib
 from hashlib import sha256
-from pathlib import Path
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
@@ -106,29 +104,6 @@ def fields(value, shapes, optional=()):
 
 def key_id(name, key):
     return sha256(name.encode() + b"\n\x01" + key).digest()[:4]
-
-
-class Trust:
-    """The trust file: whose signatures count, and how old an anchor may be."""
-
-    def __init__(self, path):
-        try:
-            file = tomllib.loads(Path(path).read_text())
-            self.self_asserted = file["self_asserted"]
-            age = file.get("anchor_age_max")
-            self.anchor_age_us = age and int(age[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[age[-1]] * 1_000_000
-            self.keys = {}
-            if file["version"] != 1 or not file["node"] or not isinstance(self.self_asserted, bool):
-                raise ValueError("version, self_asserted and [[node]] must be there")
-            for node in file["node"]:
-                name, ident, key = node["key"].split("+", 2)
-                key = base64.b64decode(key, validate=True)
-                if len(key) != 33 or key[0] != 1 or key_id(name, key[1:]).hex() != ident:
-                    raise ValueError("node.key is not NAME+ID+KEY")
-                period = [round(node[at].timestamp() * 1e6) if at in node else None for at in ("from", "until")]
-                self.keys.setdefault(name, []).append((key[1:], *period))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Usage(f"{path} is no trust file: {error}") from None
 
 
 class Checkpoint:

@@ -41,6 +41,9 @@ class Log:
         self.read(files, max((head.size for _, head, _ in heads), default=0))
         for what, head, anchor in heads:
             self.compare(what, head, anchor)
+        ends = [end for _, _, end in trust.keys[name] if end is not None] if self.listed and self.leaves else []
+        if ends and min(ends) <= (self.leaves[0].get(3, 0) if self.leaves[0][0] in LEAF_FIELDS else 0):
+            self.doubts.append(f"a key of {name} ended before its log here begins: the log that it signed is not here")
         if not self.anchors:
             self.doubts.append(f"no checkpoint of {name} is known from outside")
         self.anchored = max(self.anchors, default=0)

@@ -14,8 +14,8 @@ except ImportError:
     from derive import derive_key
 
 HEAD, DATA, MICRO, SEAL, INDEX, CLOSE, RECOVERED = range(7)
-HEAD_FIELDS = {0: range(1, 2), 1: str, 2: 16, 3: range(3), 4: range(2), 5: range(3), 6: 32, 7: U64, 8: 32, 9: list, 10: 16,
-               11: str, 12: [U64] * 3}
+HEAD_FIELDS = {0: range(1, 2), 1: str, 2: 16, 3: range(3), 4: range(2), 5: range(3), 6: 32, 7: U64, 8: 32, 9: [bytes] * 3, 10: 16,
+               11: str, 12: [U64] * 3, 13: [32] * 3}
 CLOSE_FIELDS = {0: range(7), 1: U32, 2: [U64] * 3, 3: [U64] * 2, 4: U32, 5: U64}
 RECOVERED_FIELDS = {0: 16, 1: U64, 2: 32, 3: [U64] * 3, 4: U32, 5: U64}
 
@@ -70,7 +70,7 @@ class Chain:
             need(codec == 0 and number(12, 4) == stored, f"{where}: only DATA and MICRO are compressed or encrypted")
         row = b"".join((at.to_bytes(8, "little"), header[32:40], header[64:72], header[40:48], link))
         if kind == HEAD:
-            self.head(fields(cbor(payload), HEAD_FIELDS, (4, 9)), no)
+            self.head(fields(cbor(payload), HEAD_FIELDS, (4, 9, 13)), no)
         elif kind in (DATA, MICRO):
             need(number(40, 8) == self.counts[lane], f"{where}: events are missing")
             self.counts[lane] += number(48, 4)

@@ -18,9 +18,10 @@ from pathlib import Path
 from uuid import UUID
 
 import transcript
-from forms import Altered, Checkpoint, Trust, Usage, need
+from forms import Altered, Checkpoint, Usage, need
 from log import CLOSE, Log
 from transcript import Chain
+from trust import Trust
 
 PENDING_US = 3_600_000_000  # A segment may be logged and not yet here for this long,
 SILENCE_US = 180_000_000  # and a node with open sessions silent for this long.
@@ -141,8 +142,7 @@ def judge(root, trust, kept, now_us):
     logs = [Log(name, files, trust, [one for one in kept if one.origin == name])
             for name, files in sorted(vault.logs.items())]
     findings += [f"the log of {one.origin} is gone" for one in kept if one.origin not in vault.logs]
-    if trust is None or trust.self_asserted:
-        doubts.append("no trust file, or one that comes from the bastion itself")
+    doubts += trust.doubts(now_us) if trust else ["no trust file was given"]
     if not logs:
         doubts.append("the vault holds no node log")
     doubts += [f"{name} is listed, and has no log here" for name in (trust.keys if trust else {}) if name not in vault.logs]
@@ -154,6 +154,7 @@ def judge(root, trust, kept, now_us):
         for name in log.opened:
             session = Session(log, name, vault.sessions.pop(name, {}))
             status, reason, explain = session.judge(now_us)
+            explain = explain or (trust is not None and not trust.keeps(session.opened[8] - session.opened[3]))
             exception, unanchored = exception or explain, unanchored or not session.anchored
             tally[status] = tally.get(status, 0) + 1
             lines.append({"session": str(UUID(bytes=name)), "status": status, "reason": reason})

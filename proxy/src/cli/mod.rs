@@ -1,9 +1,11 @@
 //! The command line: what it takes, and the verbs that are done in a moment.
 //!
-//! Exit codes are 0 done, 1 refused, 2 usage. `serve` is in [`serve`]; `target add` in [`target_add`].
+//! Exit codes are 0 done, 1 refused, 2 usage. `serve` is in [`serve`], `target add` in [`target_add`],
+//! `trust` in [`trust`].
 
 pub mod serve;
 pub mod target_add;
+pub mod trust;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -35,6 +37,9 @@ pub enum Verb {
     /// Work on the targets of a configuration.
     #[command(subcommand)]
     Target(TargetVerb),
+    /// Work on the trust file, by which recordings are judged.
+    #[command(subcommand)]
+    Trust(trust::TrustVerb),
 }
 
 /// What to do with targets.

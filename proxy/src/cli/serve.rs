@@ -178,6 +178,8 @@ fn recorder_config(config: &Config) -> RecorderConfig {
     RecorderConfig {
         immutable: config.vault.immutable,
         durability: config.durability,
+        recipients: config.encryption.recipients(),
+        state_recipient: config.encryption.state_recipient(),
         retain: config.vault.retain,
         journal_bytes_max: config.limits.journal,
         policy_hash: config.hash,

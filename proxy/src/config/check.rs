@@ -118,7 +118,7 @@ pub(super) fn one_key_one_purpose(
 /// State and vault are directories of ours that others cannot touch, and neither lies in the other.
 pub(super) fn places(reader: &Reader<'_>, state: Option<&Located<PathBuf>>, vault: Option<&Located<PathBuf>>) {
     if let Some(state) = state {
-        // The journal holds recordings in the clear while encryption is "none".
+        // Journal and spool hold recordings: in the clear where encryption is "none", and who speaks when in any case.
         place(reader, state, 0o077, "700");
     }
     if let Some(vault) = vault {

@@ -4,6 +4,7 @@
 //! go where is decided in [`crate::policy`], from the lines collected here.
 
 mod check;
+mod encryption;
 mod keys;
 mod parse;
 mod snapshot;
@@ -19,6 +20,7 @@ use casemate_certs::vkey::NodeKey;
 use casemate_recorder::Durability;
 use russh::keys::{PrivateKey, PublicKey};
 
+pub use encryption::{Encryption, NamedRecipient};
 pub use keys::{Objection, load_private_key, parse_public_key};
 pub use parse::{is_name, split_address};
 
@@ -65,21 +67,6 @@ pub struct VaultConfig {
     pub immutable: bool,
     /// How long a recording must be kept, fixed in its OPEN leaf.
     pub retain: Duration,
-}
-
-/// How recordings are kept secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encryption {
-    /// Not at all; the file says so in as many words.
-    None,
-}
-
-impl fmt::Display for Encryption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-        }
-    }
 }
 
 /// Sockets to listen on.

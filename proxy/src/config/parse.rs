@@ -15,7 +15,7 @@ use russh::keys::PublicKey;
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
     Access, Config, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
-    VaultConfig, check,
+    VaultConfig, check, encryption,
 };
 
 /// Longest name of a person, a target, a role or a node.
@@ -129,14 +129,12 @@ impl Parser<'_, '_> {
     }
 
     fn encryption(&self, root: &mut Fields<'_, '_>) -> Option<Encryption> {
-        let remedy = "write encryption = \"none\" to accept that recordings are readable by whoever reads the vault";
-        let text = root.required_text("encryption", remedy)?;
-        if text.value != "none" {
-            let what = format!("encryption {:?} is not known to this version", text.value);
-            self.reader.complain(text.line, what, remedy);
-            return None;
-        }
-        Some(Encryption::None)
+        let named = root.has("state_key");
+        let state_key = self.path(root.text("state_key")).and_then(|path| {
+            let line = path.line;
+            self.agreed(line, encryption::load_state_key(&path.value)).map(|value| Located { line, value })
+        });
+        encryption::read(self.reader, root, state_key, named)
     }
 
     fn notice(&self, root: &mut Fields<'_, '_>) -> Option<String> {

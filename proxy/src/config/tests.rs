@@ -3,6 +3,8 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use casemate_recorder::transcript::wrap::Identity;
+
 use crate::testing::{ALICE, BOB, Home, SAMPLE, WEB1, chmod};
 
 /// An RSA public key line with a modulus of that many bits; nobody ever checks its factors here.
@@ -96,7 +98,7 @@ fn every_bad_value_is_refused_with_its_line_and_remedy() {
         Bad("node = \"bastion-1\"\n", "", 1, &["node is missing", "name this node"]),
         Bad("state_dir = \"state\"\n", "", 1, &["state_dir is missing", "name a directory"]),
         Bad("node_key = \"keys/node.key\"\n", "", 1, &["node_key is missing", "casemate init"]),
-        Bad("encryption = \"none\"\n", "", 1, &["encryption is missing", "write encryption = \"none\""]),
+        Bad("encryption = \"none\"\n", "", 1, &["encryption is missing", "write encryption = \"age\""]),
         Bad("host_keys = [\"keys/host\"]\n", "", 1, &["host_keys is missing", "write host_keys"]),
         Bad("[listen]\nssh = [\"127.0.0.1:2222\"]\n", "", 1, &["listen is missing", "write [listen]"]),
         Bad("ssh = [\"127.0.0.1:2222\"]", "ssh = []", 9, &["listen.ssh is missing", "write ssh ="]),
@@ -122,7 +124,7 @@ fn every_bad_value_is_refused_with_its_line_and_remedy() {
             4,
             &["durability \"fast\" is not known", "\"strict\", \"causal\" or \"process\""],
         ),
-        Bad("encryption = \"none\"", "encryption = \"off\"", 5, &["encryption \"off\"", "write encryption = \"none\""]),
+        Bad("encryption = \"none\"", "encryption = \"off\"", 5, &["encryption \"off\"", "write encryption = \"age\""]),
         Bad("retain = \"400d\"", "retain = \"0d\"", 15, &["vault.retain is not a duration from 1d", "such as \"20s\""]),
         Bad("retain = \"400d\"", "retain = 400", 15, &["vault.retain has the wrong type"]),
         Bad("login_grace = \"20s\"", "login_grace = \"0s\"", 18, &["limits.login_grace is not a duration"]),
@@ -356,4 +358,62 @@ fn the_example_passes_the_check_and_shows_the_defaults() {
     for field in ["alias", "reason", "immutable", "retain", "durability", "notice"] {
         assert!(text.contains(field), "{field} is not explained");
     }
+}
+
+/// Two recipients as `age-keygen` prints them; nobody holds their identities.
+const AUDITOR: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+const SPARE: &str = "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z";
+
+/// The sample with encryption: these recipients, by name and key, and these lines before the first table.
+fn encrypted(home: &Home, lines: &str, recipients: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let top = format!("encryption = \"age\"\n{lines}");
+    let mut text = SAMPLE.replace("encryption = \"none\"\n", &top);
+    for (name, key) in recipients {
+        text.push_str(&format!("\n[[recipient]]\nname = \"{name}\"\nkey = \"{key}\"\n"));
+    }
+    home.load(&text)
+}
+
+#[test]
+fn recordings_are_encrypted_to_the_recipients_that_are_named() {
+    let home = Home::new();
+    let state = "state_key = \"keys/state.agekey\"\n";
+    let config = encrypted(&home, state, &[("auditor", AUDITOR), ("spare", SPARE)]).unwrap_or_else(|e| panic!("{e}"));
+    let keys: Vec<_> = config.encryption.recipients().iter().map(ToString::to_string).collect();
+    assert_eq!(keys, [AUDITOR, SPARE]);
+    assert_eq!(config.encryption.to_string(), format!("age auditor {AUDITOR} spare {SPARE}"));
+    let waived = format!("{state}single_recipient = true\n");
+    assert!(encrypted(&home, &waived, &[("auditor", AUDITOR)]).is_ok());
+}
+
+#[test]
+fn what_would_lose_recordings_or_give_them_away_is_refused() {
+    let home = Home::new();
+    let state = "state_key = \"keys/state.agekey\"\n";
+    let two = [("auditor", AUDITOR), ("spare", SPARE)];
+    let own = Identity::parse_file(&std::fs::read_to_string(home.path("keys/state.agekey")).unwrap()).unwrap();
+    let (secret, own) = (own[0].to_file(), own[0].recipient().to_string());
+    let secret = secret.lines().last().unwrap().to_owned();
+    /// Lines, recipients, and what the complaint says.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
+        (state, &[("auditor", AUDITOR)], "single_recipient = true"),
+        (state, &[], "0 recipients"),
+        ("single_recipient = true\n", &[("auditor", AUDITOR)], "state_key is missing"),
+        ("", &two, "state_key is missing"),
+        ("state_key = \"keys/nowhere\"\n", &two, "keys/nowhere"),
+        ("state_key = \"keys/node.key\"\n", &two, "age identity"),
+        (state, &[("auditor", AUDITOR), ("spare", AUDITOR)], "named twice"),
+        (state, &[("auditor", AUDITOR), ("auditor", SPARE)], "two recipients are named"),
+        (state, &[("auditor", AUDITOR), ("spare", "age1xyz")], "not an age recipient"),
+        (state, &[("auditor", AUDITOR), ("spare", own.as_str())], "read back what it writes"),
+        (state, &[("auditor", AUDITOR), ("spare", secret.as_str())], "this is an identity"),
+    ];
+    for (lines, recipients, words) in cases {
+        let error = encrypted(&home, lines, recipients).err().unwrap_or_else(|| panic!("taken: {words}")).to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains(&secret), "a secret key in a message");
+    }
+    let with = SAMPLE.to_owned() + &format!("\n[[recipient]]\nname = \"auditor\"\nkey = \"{AUDITOR}\"\n");
+    assert!(home.load(&with).err().unwrap().to_string().contains("recipients, but encryption"));
 }

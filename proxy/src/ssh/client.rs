@@ -34,7 +34,7 @@ pub(super) enum Down {
     /// Bytes of standard output or standard error.
     Data { stderr: bool, ticket: Ticket, held: Held },
     /// Bytes of another extended data code.
-    Extended { code: u32, bytes: Bytes, ticket: Ticket, held: Held },
+    Extended { code: u32, ticket: Ticket, held: Held },
     /// The process ended with a status.
     ExitStatus { status: u32, ticket: Ticket },
     /// The process was ended by a signal.
@@ -273,13 +273,13 @@ impl client::Handler for TargetHandler {
             return Ok(());
         }
         for piece in data.chunks(STREAM_LEN_MAX) {
-            let (held, bytes) = (self.backlog.hold(piece.len()), Bytes::copy_from_slice(piece));
+            let held = self.backlog.hold(piece.len());
             let event = Event::map(extended::TYPE, self.chan)
                 .with(extended::CODE, code)
-                .with(extended::DATA, bytes.clone())
+                .with(extended::DATA, piece)
                 .with(extended::SIDE, 1u32);
             let ticket = self.record(event);
-            self.queue(Down::Extended { code, bytes, ticket, held });
+            self.queue(Down::Extended { code, ticket, held });
         }
         Ok(())
     }

@@ -344,8 +344,8 @@ impl ClientSide<'_> {
                         self.deliver(self.write.data_bytes(bytes)).await;
                     }
                 }
-                Down::Extended { code, bytes, ticket, held: _held } => {
-                    let _receipt = ticket.receipt().await?;
+                Down::Extended { code, ticket, held: _held } => {
+                    let bytes = ticket.receipt().await?.into_bytes();
                     self.deliver(self.write.extended_data_bytes(code, bytes)).await;
                 }
                 Down::ExitStatus { status, ticket } => {

@@ -59,6 +59,8 @@ pub(crate) struct Front {
     login: Login,
     /// Set by whoever ends the connection before login.
     cut: Arc<OnceLock<&'static str>>,
+    /// Whether a refusal of this connection is recorded already.
+    refused: bool,
     channels: Channels,
     outcome: Option<oneshot::Sender<Outcome>>,
 }
@@ -74,7 +76,17 @@ impl Front {
         let policy = door.policy();
         let limits = &policy.config().limits;
         let login = Login::new(Tries { probes: limits.probes, attempts: limits.attempts });
-        Self { door, source, stage: Stage::Login, login, cut, channels: Channels::new(uploads), outcome: Some(outcome) }
+        let refused = false;
+        Self {
+            door,
+            source,
+            stage: Stage::Login,
+            login,
+            cut,
+            refused,
+            channels: Channels::new(uploads),
+            outcome: Some(outcome),
+        }
     }
 
     /// Refuses a request that proved nothing, and counts it.
@@ -86,6 +98,7 @@ impl Front {
         why: &str,
     ) -> Result<Auth, FrontError> {
         self.door.note_login(self.source, Some(user), method, key, Err(why));
+        self.refused = true;
         if let Err(exhausted) = self.login.fail(user) {
             let _ = self.cut.set("too many failed attempts");
             return Err(exhausted.into());
@@ -119,7 +132,8 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        if !matches!(self.stage, Stage::LoggedIn) {
+        // Refusals have their records; what is left to say is that there was no login, and who cut the connection.
+        if !matches!(self.stage, Stage::LoggedIn) && (!self.refused || self.cut.get().is_some()) {
             let why = self.cut.get().copied().unwrap_or("left without logging in");
             let (name, key) = self.login.last();
             self.door.note_login(self.source, name, "none", key, Err(&format!("{why} ({})", self.login)));

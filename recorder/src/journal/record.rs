@@ -9,23 +9,26 @@
 //! | 4 | 4 | CRC-32C over the file's salt, the four bytes of the length, then the record from offset 8 |
 //! | 8 | 8 | lsn: number of the record on this node, dense |
 //! | 16 | 16 | session, zero for a leaf |
-//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf, 4 placed block |
+//! | 32 | 1 | kind: 1 run, 2 block, 3 leaf, 4 placed block, 5 standing |
 //! | 33 | 1 | lane |
 //! | 34 | 2 | zero |
 //! | 36 | 4 | events in a run |
-//! | 40 | 8 | first event of a run in its lane, number of a block, index of a leaf |
+//! | 40 | 8 | first event of a run in its lane, number of a block, index of a leaf, number of the next block |
 //! | 48 | 8 | boot-time clock that a run's times count from, microseconds since the session began |
 //! | 56 | 8 | wall clock at that moment |
 
 use crate::transcript::block::{Link, SessionId};
 use crate::transcript::event::Lane;
-use crate::transcript::writer::Run;
+use crate::transcript::micro::{MicroHead, RUN_KIND};
 
 /// The length of a record's head.
 pub const HEAD_LEN: usize = 64;
 
 /// What follows the checksum and the number, and what a MICRO block embeds.
 pub const EMBEDDED_FROM: usize = 16;
+
+/// Where a record says its kind.
+const KIND_AT: usize = 32;
 
 /// The longest record: a whole block and a head.
 pub const RECORD_LEN_MAX: usize = 2 * 1024 * 1024;
@@ -44,6 +47,8 @@ pub enum RecordKind {
     Leaf,
     /// Where a large block lies that was written to its live segment directly; the payload is a [`Place`].
     Placed,
+    /// How far a session had come when the journal file was begun: what the files before said of its blocks, in a word.
+    Standing,
 }
 
 /// Where a large block lies: bulk is written once, to its segment, and the journal only names it.
@@ -101,7 +106,7 @@ pub struct Record<'a> {
     pub lane: Lane,
     /// Events in a run.
     pub event_count: u32,
-    /// First event, number of the block, or index of the leaf.
+    /// First event, number of the block or of the next one, or index of the leaf.
     pub first: u64,
     /// What follows the head.
     pub payload: &'a [u8],
@@ -116,42 +121,40 @@ pub struct Record<'a> {
 /// The head of a record that is being written.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordHead {
-    session: SessionId,
     kind: u8,
-    lane: u8,
-    event_count: u32,
-    first: u64,
-    mono_us: u64,
-    wall_us: u64,
+    /// What a MICRO block would embed, but for the kind.
+    micro: MicroHead,
 }
 
 impl RecordHead {
     /// Describes a run of events.
-    pub fn run(session: SessionId, lane: Lane, run: &Run<'_>) -> Self {
-        Self {
-            session,
-            kind: 1,
-            lane: lane as u8,
-            event_count: run.event_count,
-            first: run.first_event,
-            mono_us: run.mono_us,
-            wall_us: run.wall_us,
-        }
+    pub fn run(head: MicroHead) -> Self {
+        Self { kind: RUN_KIND, micro: head }
     }
 
     /// Describes a finished block.
     pub fn block(session: SessionId, block_no: u64) -> Self {
-        Self { session, kind: 2, lane: 0, event_count: 0, first: block_no, mono_us: 0, wall_us: 0 }
+        Self::bare(2, session, block_no)
     }
 
     /// Describes a block that lies in its segment already.
     pub fn placed(session: SessionId, block_no: u64) -> Self {
-        Self { kind: 4, ..Self::block(session, block_no) }
+        Self::bare(4, session, block_no)
+    }
+
+    /// Says that a live session's blocks before `next_block` are recorded.
+    pub fn standing(session: SessionId, next_block: u64) -> Self {
+        Self::bare(5, session, next_block)
     }
 
     /// Describes a leaf.
     pub fn leaf(index: u64) -> Self {
-        Self { session: SessionId([0; 16]), kind: 3, lane: 0, event_count: 0, first: index, mono_us: 0, wall_us: 0 }
+        Self::bare(3, SessionId([0; 16]), index)
+    }
+
+    fn bare(kind: u8, session: SessionId, first: u64) -> Self {
+        let micro = MicroHead { session, lane: Lane::Meta, event_count: 0, first_event: first, mono_us: 0, wall_us: 0 };
+        Self { kind, micro }
     }
 
     /// Appends the record with this head and payload to `out`.
@@ -161,12 +164,10 @@ impl RecordHead {
         out.extend_from_slice(&(len as u32).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&lsn.to_le_bytes());
-        out.extend_from_slice(&self.session.0);
-        out.extend_from_slice(&[self.kind, self.lane, 0, 0]);
-        out.extend_from_slice(&self.event_count.to_le_bytes());
-        out.extend_from_slice(&self.first.to_le_bytes());
-        out.extend_from_slice(&self.mono_us.to_le_bytes());
-        out.extend_from_slice(&self.wall_us.to_le_bytes());
+        out.extend_from_slice(&self.micro.encode());
+        if let Some(kind) = out.get_mut(start + KIND_AT) {
+            *kind = self.kind;
+        }
         out.extend_from_slice(payload);
         if let Some(record) = out.get_mut(start..) {
             set_checksum(record, salt);
@@ -221,11 +222,12 @@ pub fn parse(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
     if checksum(salt, *field, record.get(8..)?) != crc {
         return None;
     }
-    let kind = match record.get(32)? {
+    let kind = match record.get(KIND_AT)? {
         1 => RecordKind::Run,
         2 => RecordKind::Block,
         3 => RecordKind::Leaf,
         4 => RecordKind::Placed,
+        5 => RecordKind::Standing,
         _ => return None,
     };
     Some(Record {

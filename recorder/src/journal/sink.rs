@@ -2,20 +2,26 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::file::JournalWriter;
+use super::leaves::NodeLog;
 use super::record::{Place, RecordHead};
-use super::thread::Setup;
+use super::thread::random;
 use crate::error::Frozen;
-use crate::fs::File;
+use crate::fs::{File, Fs};
 use crate::keeper::{self, Job, part_path};
-use crate::queue::SlipReply;
+use crate::log::leaf::Leaf;
+use crate::queue::{Queue, SlipReply};
 use crate::session::{Session, Shared};
-use crate::transcript::block::SessionId;
-use crate::transcript::writer::{Built, SegmentEnd};
+use crate::transcript::block::{Compressor, SessionId};
+use crate::transcript::cipher::NONCE_LEN;
+use crate::transcript::event::Lane;
+use crate::transcript::writer::{Built, SegmentEnd, Writer};
 
 /// A block at least this long is written once, to its segment; below, a sync of one more file costs more than it saves.
 const PLACED_LEN_MIN: usize = 24 * 1024;
@@ -46,18 +52,71 @@ pub(super) struct Turn {
     pub(super) failed: Option<io::Error>,
 }
 
-/// Where finished blocks go.
-pub(super) struct Sink<'a> {
-    pub(super) setup: &'a mut Setup,
-    pub(super) turn: &'a mut Turn,
-    pub(super) placed: &'a mut HashMap<(SessionId, u32), Arc<dyn File>>,
+/// Where finished blocks, runs and leaves go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) journal: JournalWriter,
+    pub(super) log: NodeLog,
+    pub(super) queue: Arc<Queue>,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) spool: PathBuf,
+    pub(super) turn: Turn,
+    /// Live segments that large blocks were written to and not synced yet.
+    pub(super) placed: HashMap<(SessionId, u32), Arc<dyn File>>,
 }
 
-impl Sink<'_> {
+impl Sink {
+    /// Puts events into the journal that are in no block yet.
+    pub(super) fn run(&mut self, lane: Lane, writer: &mut Writer) {
+        let nonce = if writer.encrypts(lane) { self.fresh() } else { [0; NONCE_LEN] };
+        if let Some(run) = writer.take_run(lane, nonce) {
+            self.journal.append(&RecordHead::run(run.head), &run.payload);
+        }
+    }
+
+    /// Puts all buffered events of a lane into a block.
+    pub(super) fn cut(
+        &mut self,
+        session: SessionId,
+        part: &mut Part,
+        writer: &mut Writer,
+        lane: Lane,
+        compressor: &mut Compressor,
+    ) {
+        let salt = if writer.encrypts(lane) { self.fresh() } else { [0; 16] };
+        self.block(session, part, writer.cut(lane, compressor, salt));
+    }
+
+    /// Returns fresh random bytes. Without them the turn fails, and nothing of it is written.
+    fn fresh<const N: usize>(&mut self) -> [u8; N] {
+        random().unwrap_or_else(|error| {
+            self.turn.failed.get_or_insert(error);
+            [0; N]
+        })
+    }
+
+    /// Adds a leaf to the node log.
+    pub(super) fn leaf(&mut self, leaf: &Leaf) {
+        match self.log.append(leaf) {
+            Ok((index, entry)) => {
+                self.journal.append(&RecordHead::leaf(index), &entry);
+                self.turn.jobs.push(Job::Leaf { index, entry });
+            }
+            Err(error) => {
+                self.turn.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Syncs the live segments that large blocks were written to; the journal names them, so they come first.
+    pub(super) fn sync_placed(&mut self) -> io::Result<()> {
+        self.placed.drain().try_for_each(|(_, file)| file.sync_data())
+    }
+
     /// Puts a block where a crash cannot take it from: a small one into the journal, a large one into its live segment,
     /// where it has to go anyway, with its place in the journal.
     pub(super) fn block(&mut self, session: SessionId, part: &mut Part, built: Option<Built>) {
-        let Some(built) = built else { return };
+        let Some(built) = built.filter(|_| self.turn.failed.is_none()) else { return };
         if let Err(error) = self.put(session, part, built) {
             self.turn.failed.get_or_insert(error);
         }
@@ -67,8 +126,8 @@ impl Sink<'_> {
         let live = match &part.live {
             Some(live) => live.clone(),
             None => {
-                let path = part_path(&self.setup.spool, session, built.segment_no);
-                let file = self.setup.fs.create(&path)?;
+                let path = part_path(&self.spool, session, built.segment_no);
+                let file = self.fs.create(&path)?;
                 part.live.insert(keeper::Live { segment_no: built.segment_no, path, file }).clone()
             }
         };
@@ -76,10 +135,10 @@ impl Sink<'_> {
             Place { segment_no: built.segment_no, len: built.bytes.len() as u32, offset: part.len, link: built.link };
         let placed = built.bytes.len() >= PLACED_LEN_MIN && self.place(&live, &place, &built.bytes)?;
         if placed {
-            self.setup.journal.append(&RecordHead::placed(session, built.block_no), &place.encode());
+            self.journal.append(&RecordHead::placed(session, built.block_no), &place.encode());
             self.placed.entry((session, built.segment_no)).or_insert_with(|| Arc::clone(&live.file));
         } else {
-            self.setup.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
+            self.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
         }
         let len = built.bytes.len() as u64;
         part.len += len;
@@ -101,7 +160,7 @@ impl Sink<'_> {
             Ok(()) => Ok(true),
             Err(error) => match Frozen::from_io("spool", &error) {
                 frozen @ Frozen::NoSpace(_) => {
-                    self.setup.queue.freeze(frozen);
+                    self.queue.freeze(frozen);
                     Ok(false)
                 }
                 _ => Err(error),

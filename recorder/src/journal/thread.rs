@@ -14,20 +14,20 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
+use super::commit::PROCESS_SYNC_EVERY_US;
 use super::file::{self, JournalWriter};
 use super::intake::append;
+use super::leaves::{self, NodeLog};
 use super::record::RecordHead;
 use super::sink::{Part, Sink, Turn};
 use crate::error::Frozen;
-use crate::fs::{File, Fs};
+use crate::fs::Fs;
 use crate::keeper::{Backlog, FinishedSegment, Job};
 use crate::log::leaf::{self, Leaf};
-use crate::log::merkle::{Frontier, leaf_hash};
-use crate::log::note::{Checkpoint, Note};
-use crate::log::slip::Slip;
 use crate::queue::{Command, Queue, SessionSpec, SlipReply};
 use crate::recovery::RecoveredSession;
-use crate::session::{Item, Session, Shared, Watermark};
+use crate::secrets::Secrets;
+use crate::session::{Item, Session, Shared};
 use crate::transcript::Stamp;
 use crate::transcript::block::{Compressor, SessionId};
 use crate::transcript::event::{Event, Lane, Side, clock};
@@ -49,23 +49,18 @@ const TICK_US: u64 = 500_000;
 const HEADS_EVERY_US: u64 = 15_000_000;
 /// HEARTBEAT, also when nothing happens.
 const HEARTBEAT_EVERY_US: u64 = 60_000_000;
-/// `fdatasync` under durability `process`.
-const PROCESS_SYNC_EVERY_US: u64 = 200_000;
 /// A wall clock that moves this much against the boot-time clock between two heartbeats has stepped.
 const CLOCK_STEP_US: u64 = 1_000_000;
 
 /// What the thread is made with.
 #[derive(Debug)]
 pub(crate) struct Setup {
-    pub(crate) node: String,
-    pub(crate) node_key: SigningKey,
     pub(crate) boot_id: [u8; 16],
     pub(crate) durability: Durability,
     pub(crate) retain_us: u64,
     pub(crate) segment_age_us: u64,
     pub(crate) software: String,
-    pub(crate) frontier: Frontier,
-    pub(crate) next_ordinal: u64,
+    pub(crate) log: NodeLog,
     pub(crate) journal: JournalWriter,
     pub(crate) journal_dir: PathBuf,
     pub(crate) fs: Arc<dyn Fs>,
@@ -96,16 +91,21 @@ struct Closing {
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    setup: Setup,
+    boot_id: [u8; 16],
+    pub(super) durability: Durability,
+    retain_us: u64,
+    segment_age_us: u64,
+    software: String,
+    journal_dir: PathBuf,
+    pub(super) keeper: Sender<Job>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) sink: Sink,
     compressor: Compressor,
     sessions: HashMap<SessionId, Live>,
-    turn: Turn,
     items: Vec<Item>,
-    /// Live segments that large blocks were written to and not synced yet.
-    placed: HashMap<(SessionId, u32), Arc<dyn File>>,
     /// Sessions whose written events are not durable yet.
-    unsynced: Vec<(Arc<Shared>, u64)>,
-    synced_at_us: u64,
+    pub(super) unsynced: Vec<(Arc<Shared>, u64)>,
+    pub(super) synced_at_us: u64,
     ticked_at_us: u64,
     heads_at_us: u64,
     heartbeat_at_us: u64,
@@ -118,12 +118,28 @@ pub(crate) struct Journal {
 impl Journal {
     pub(crate) fn new(setup: Setup) -> io::Result<Self> {
         let now = setup.queue.now();
+        let sink = Sink {
+            journal: setup.journal,
+            log: setup.log,
+            queue: setup.queue,
+            fs: setup.fs,
+            spool: setup.spool,
+            turn: Turn::default(),
+            placed: HashMap::new(),
+        };
         Ok(Self {
+            boot_id: setup.boot_id,
+            durability: setup.durability,
+            retain_us: setup.retain_us,
+            segment_age_us: setup.segment_age_us,
+            software: setup.software,
+            journal_dir: setup.journal_dir,
+            keeper: setup.keeper,
+            backlog: setup.backlog,
+            sink,
             compressor: Compressor::new()?,
             sessions: HashMap::new(),
-            turn: Turn::default(),
             items: Vec::new(),
-            placed: HashMap::new(),
             unsynced: Vec::new(),
             synced_at_us: now.boot_us,
             ticked_at_us: now.boot_us,
@@ -132,15 +148,20 @@ impl Journal {
             clock_offset_us: offset(now),
             control: None,
             stopping: false,
-            setup,
         })
     }
 
     /// Writes the BOOT leaf and opens the control transcript, durable when this returns.
-    pub(crate) fn boot(&mut self, boot: leaf::Boot, policy_hash: [u8; 32], opening: &[Event]) -> io::Result<Session> {
-        self.add_leaf(&Leaf::Boot(boot));
+    pub(crate) fn boot(
+        &mut self,
+        boot: leaf::Boot,
+        policy_hash: [u8; 32],
+        secrets: Secrets,
+        opening: &[Event],
+    ) -> io::Result<Session> {
+        self.sink.leaf(&Leaf::Boot(boot));
         let spec = SessionSpec { kind: TranscriptKind::Control, protocol: None, policy_hash };
-        let session = self.open(spec, opening)?;
+        let session = self.open(spec, secrets, opening)?;
         self.control = Some(session.id());
         self.commit()?;
         Ok(session)
@@ -153,20 +174,20 @@ impl Journal {
             self.serve_frozen();
         }
         // The keeper may have failed already; then there is nobody to tell.
-        let _ = self.setup.keeper.send(Job::Stop);
+        let _ = self.keeper.send(Job::Stop);
     }
 
     fn work(&mut self) -> io::Result<()> {
         let mut dirty = Vec::new();
         let mut commands = Vec::new();
         loop {
-            let queue = Arc::clone(&self.setup.queue);
+            let queue = Arc::clone(&self.sink.queue);
             queue.take(self.timeout(), &mut dirty, &mut commands);
-            if self.setup.journal.room() < ROOM_MIN && self.setup.queue.frozen().is_none() {
+            if self.sink.journal.room() < ROOM_MIN && self.sink.queue.frozen().is_none() {
                 self.switch_file().or_else(|error| self.out_of_space(&error))?;
             }
             for shared in dirty.drain(..) {
-                if self.setup.journal.buffered() > TURN_BYTES_MAX {
+                if self.sink.journal.buffered() > TURN_BYTES_MAX {
                     // Not lost: the session stays marked and comes back in the next turn.
                     queue.mark(shared);
                     continue;
@@ -190,7 +211,7 @@ impl Journal {
 
     fn timeout(&self) -> Duration {
         if !self.unsynced.is_empty() {
-            let passed = self.setup.queue.now().boot_us.saturating_sub(self.synced_at_us);
+            let passed = self.sink.queue.now().boot_us.saturating_sub(self.synced_at_us);
             return Duration::from_micros(PROCESS_SYNC_EVERY_US.saturating_sub(passed).max(1));
         }
         TICK
@@ -209,24 +230,24 @@ impl Journal {
 
     fn freeze(&self, frozen: Frozen) {
         tracing::error!(reason = %frozen, "recording is frozen");
-        self.setup.queue.freeze(frozen);
+        self.sink.queue.freeze(frozen);
         self.sessions.values().for_each(|live| live.shared.wake());
     }
 
     /// After a failure nothing more is written; whoever asks is told.
     fn serve_frozen(&mut self) {
-        let frozen = self.setup.queue.frozen().unwrap_or(Frozen::Stopped);
+        let frozen = self.sink.queue.frozen().unwrap_or(Frozen::Stopped);
         for (_, live) in self.sessions.drain() {
             live.shared.wake();
             let replies = live.closing.into_iter().flat_map(|closing| closing.replies);
             // Whoever no longer waits does not need the answer.
             replies.for_each(|reply| drop(reply.send(Err(frozen.clone()))));
         }
-        self.turn = Turn::default();
+        self.sink.turn = Turn::default();
         let mut dirty: Vec<Arc<Shared>> = Vec::new();
         let mut commands = Vec::new();
         while !self.stopping {
-            self.setup.queue.take(TICK, &mut dirty, &mut commands);
+            self.sink.queue.take(TICK, &mut dirty, &mut commands);
             dirty.drain(..).for_each(|shared| shared.wake());
             for command in commands.drain(..) {
                 match command {
@@ -248,19 +269,18 @@ impl Journal {
             && live.closing.is_none()
             && !items.is_empty()
         {
-            let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
             append(&mut live.writer, &items, |writer, lane| {
-                sink.block(shared.id, &mut live.part, writer.cut(lane, &mut self.compressor));
+                self.sink.cut(shared.id, &mut live.part, writer, lane, &mut self.compressor);
             });
             for lane in Lane::ALL {
                 if live.writer.fresh_len(lane) >= RUN_BYTES_MAX {
-                    sink.block(shared.id, &mut live.part, live.writer.cut(lane, &mut self.compressor));
-                } else if let Some(run) = live.writer.take_run(lane) {
-                    sink.setup.journal.append(&RecordHead::run(shared.id, lane, &run), run.encoded);
+                    self.sink.cut(shared.id, &mut live.part, &mut live.writer, lane, &mut self.compressor);
+                } else {
+                    self.sink.run(lane, &mut live.writer);
                 }
             }
-            self.turn.moved.push((Arc::clone(shared), number));
-            let now = self.setup.queue.now();
+            self.sink.turn.moved.push((Arc::clone(shared), number));
+            let now = self.sink.queue.now();
             self.keep_up(shared.id, now);
         }
         items.clear();
@@ -271,47 +291,45 @@ impl Journal {
     /// Seals and rolls where that is due.
     fn keep_up(&mut self, session: SessionId, now: Stamp) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
-        let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
         if live.writer.seal_is_due(now) {
-            sink.block(session, &mut live.part, Some(live.writer.seal(now)));
+            self.sink.block(session, &mut live.part, Some(live.writer.seal(now)));
         }
-        if live.writer.segment_is_due(now, sink.setup.segment_age_us) {
+        if live.writer.segment_is_due(now, self.segment_age_us) {
             let (end, head) = live.writer.roll(now);
-            sink.end_segment(session, &mut live.part, end);
-            sink.block(session, &mut live.part, Some(head));
+            self.sink.end_segment(session, &mut live.part, end);
+            self.sink.block(session, &mut live.part, Some(head));
         }
     }
 
     fn cut_all(&mut self, session: SessionId) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
-        let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
         for lane in Lane::ALL {
-            sink.block(session, &mut live.part, live.writer.cut(lane, &mut self.compressor));
+            self.sink.cut(session, &mut live.part, &mut live.writer, lane, &mut self.compressor);
         }
     }
 
     fn obey(&mut self, command: Command) -> io::Result<()> {
         match command {
-            Command::Open { spec, opening, reply } => {
-                if self.stopping || self.setup.queue.frozen().is_some() {
+            Command::Open { spec, secrets, opening, reply } => {
+                if self.stopping || self.sink.queue.frozen().is_some() {
                     return Ok(());
                 }
-                let session = self.open(spec, &opening)?;
-                self.turn.opened.push((reply, session));
+                let session = self.open(spec, secrets, &opening)?;
+                self.sink.turn.opened.push((reply, session));
             }
             Command::Close { session, reason, exit, reply } => self.close(session, reason, exit, reply),
             Command::Abandon(session) => self.close(session, CloseReason::Internal, None, None),
             Command::Slip { session, reply } => {
                 self.take_last(session);
                 self.add_heads(Some(session));
-                self.turn.slips.push((session, reply));
+                self.sink.turn.slips.push((session, reply));
             }
             Command::SegmentDone(finished) => self.segment_done(&finished),
             Command::Recovered(recovered) => self.recovered(&recovered),
             Command::Release(files) => {
                 let barriers = files.into_iter().map(|journal_file| Job::Barrier { journal_file });
-                self.turn.publish.extend(barriers);
-                self.turn.must_sync = true;
+                self.sink.turn.publish.extend(barriers);
+                self.sink.turn.must_sync = true;
             }
             Command::KeeperFailed(frozen) => self.freeze(frozen),
             Command::Stop => {
@@ -325,56 +343,54 @@ impl Journal {
         Ok(())
     }
 
-    fn open(&mut self, spec: SessionSpec, opening: &[Event]) -> io::Result<Session> {
-        let now = self.setup.queue.now();
+    fn open(&mut self, spec: SessionSpec, secrets: Secrets, opening: &[Event]) -> io::Result<Session> {
+        let now = self.sink.queue.now();
         let id = SessionId(uuid::Uuid::now_v7().into_bytes());
         let key = SigningKey::from_bytes(&random()?);
+        let ordinal = self.sink.log.take_ordinal();
         let head = Head {
             format: FORMAT_VERSION,
-            node: self.setup.node.clone(),
-            boot_id: self.setup.boot_id.into(),
+            node: self.sink.log.node.clone(),
+            boot_id: self.boot_id.into(),
             kind: spec.kind,
             protocol: spec.protocol,
-            durability: self.setup.durability,
+            durability: self.durability,
             session_pub: key.verifying_key().to_bytes().into(),
-            ordinal: self.setup.next_ordinal,
+            ordinal,
             policy_hash: spec.policy_hash.into(),
-            lane_keys: None,
+            lane_keys: secrets.wrapped,
             journal_salt: random()?.into(),
-            software: self.setup.software.clone(),
+            software: self.software.clone(),
             events: [0; 3],
+            micro_commits: None,
         };
         let open = leaf::Open {
             session: id,
             kind: spec.kind as u8,
             protocol: spec.protocol.map_or(0, |protocol| protocol as u8 + 1),
-            ordinal: self.setup.next_ordinal,
+            ordinal,
             head_link: crate::transcript::block::Link::ZERO,
             session_pub: key.verifying_key().to_bytes(),
             wall_us: now.wall_us,
-            retain_until_us: now.wall_us.saturating_add(self.setup.retain_us),
+            retain_until_us: now.wall_us.saturating_add(self.retain_us),
         };
-        self.setup.next_ordinal += 1;
-        let (mut writer, built) = Writer::begin(id, head, key, now);
+        let (mut writer, built) = Writer::begin(id, head, key, secrets.keys, now);
         let open = leaf::Open { head_link: built.link, ..open };
         let mut part = Part::default();
-        let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
-        sink.block(id, &mut part, Some(built));
+        self.sink.block(id, &mut part, Some(built));
         for event in opening {
             writer.append(Side::Client, event, now);
         }
         for lane in Lane::ALL {
-            if let Some(run) = writer.take_run(lane) {
-                self.setup.journal.append(&RecordHead::run(id, lane, &run), run.encoded);
-            }
+            self.sink.run(lane, &mut writer);
         }
-        let shared = Arc::new(Shared::new(id, self.setup.durability, Arc::clone(&self.setup.queue)));
+        let shared = Arc::new(Shared::new(id, self.durability, Arc::clone(&self.sink.queue)));
         let live =
             Live { shared: Arc::clone(&shared), writer, part, heads_block: 0, segments: Vec::new(), closing: None };
         self.sessions.insert(id, live);
-        self.add_leaf(&Leaf::Open(open));
-        self.turn.checkpoint = true;
-        self.turn.must_sync = true;
+        self.sink.leaf(&Leaf::Open(open));
+        self.sink.turn.checkpoint = true;
+        self.sink.turn.must_sync = true;
         Ok(Session::new(shared))
     }
 
@@ -389,7 +405,7 @@ impl Journal {
     fn close(&mut self, session: SessionId, reason: CloseReason, exit: Option<u32>, reply: Option<SlipReply>) {
         self.take_last(session);
         self.cut_all(session);
-        let now = self.setup.queue.now();
+        let now = self.sink.queue.now();
         let Some(live) = self.sessions.get_mut(&session) else {
             // Closed already; a second answer would need a log entry that is no longer in memory.
             return;
@@ -400,49 +416,39 @@ impl Journal {
             None => {
                 live.closing = Some(Closing { reason, replies: reply.into_iter().collect() });
                 let end = live.writer.close(reason, exit, now);
-                let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
-                sink.end_segment(session, &mut live.part, end);
+                self.sink.end_segment(session, &mut live.part, end);
             }
         }
-        if let Some(frozen) = self.setup.queue.frozen() {
+        if let Some(frozen) = self.sink.queue.frozen() {
             // The end is in the journal's reserve; the next start makes a segment of it.
-            self.turn.must_sync = true;
+            self.sink.turn.must_sync = true;
             let replies = self.sessions.remove(&session).and_then(|live| live.closing).map(|closing| closing.replies);
-            self.turn.denied.extend(replies.into_iter().flatten().map(|reply| (reply, frozen.clone())));
+            self.sink.turn.denied.extend(replies.into_iter().flatten().map(|reply| (reply, frozen.clone())));
         }
     }
 
     /// A segment lies finished and synced in the spool: log it, then let it into the vault.
     fn segment_done(&mut self, finished: &FinishedSegment) {
-        let wall_us = self.setup.queue.now().wall_us;
+        let wall_us = self.sink.queue.now().wall_us;
         self.log_segment(finished, wall_us, None);
         let Some(live) = self.sessions.get_mut(&finished.session) else { return };
-        live.segments.push(segment_ref(finished));
+        live.segments.push(leaves::segment_ref(finished));
         let all_done = live.segments.len() as u64 == u64::from(live.writer.chain().segment_no()) + 1;
         let Some(closing) = live.closing.as_mut().filter(|_| all_done) else { return };
-        let close = close_leaf(finished.session, closing.reason as u8, wall_us, live.writer.chain(), &live.segments);
+        let close = leaves::close(finished.session, closing.reason, wall_us, live.writer.chain(), &live.segments);
         let replies = std::mem::take(&mut closing.replies);
-        self.add_leaf(&Leaf::Close(close));
-        self.turn.slips.extend(replies.into_iter().map(|reply| (finished.session, reply)));
+        self.sink.leaf(&Leaf::Close(close));
+        self.sink.turn.slips.extend(replies.into_iter().map(|reply| (finished.session, reply)));
         if let Some(live) = self.sessions.remove(&finished.session) {
             live.shared.wake();
         }
     }
 
     fn log_segment(&mut self, finished: &FinishedSegment, wall_us: u64, also_remove: Option<PathBuf>) {
-        self.add_leaf(&Leaf::Segment(leaf::Segment {
-            session: finished.session,
-            segment_no: finished.segment_no,
-            bytes: finished.bytes,
-            first_block: finished.first_block,
-            last_block: finished.last_block,
-            last_link: finished.last_link,
-            sha256: finished.sha256,
-            wall_us,
-        }));
-        self.turn.checkpoint = true;
-        self.turn.must_sync = true;
-        self.turn.publish.push(Job::Publish {
+        self.sink.leaf(&leaves::segment(finished, wall_us));
+        self.sink.turn.checkpoint = true;
+        self.sink.turn.must_sync = true;
+        self.sink.turn.publish.push(Job::Publish {
             session: finished.session,
             segment_no: finished.segment_no,
             path: finished.path.clone(),
@@ -452,38 +458,12 @@ impl Journal {
 
     /// Recovery has closed an orphan of an earlier start.
     fn recovered(&mut self, recovered: &RecoveredSession) {
-        let wall_us = self.setup.queue.now().wall_us;
+        let wall_us = self.sink.queue.now().wall_us;
         for (finished, also_remove) in &recovered.segments {
             self.log_segment(finished, wall_us, also_remove.clone());
         }
-        let segments: Vec<_> = recovered.segments.iter().map(|(finished, _)| segment_ref(finished)).collect();
-        let reason = recovered.closed.unwrap_or(CloseReason::Internal) as u8;
-        let close = close_leaf(recovered.session, reason, wall_us, &recovered.chain, &segments);
-        let leaf = match recovered.closed {
-            Some(_) => Leaf::Close(close),
-            None => Leaf::Recovered(leaf::Recovered {
-                close,
-                torn_bytes: recovered.torn_bytes,
-                boot_id: self.setup.boot_id,
-            }),
-        };
-        self.add_leaf(&leaf);
-        self.turn.checkpoint = true;
-    }
-
-    fn add_leaf(&mut self, leaf: &Leaf) {
-        let entry = match leaf.encode() {
-            Ok(entry) => entry,
-            Err(error) => {
-                // The leaves made here are bounded far below the limit; losing one must not go unseen.
-                self.freeze(Frozen::Failed(format!("node log: {error}").into()));
-                return;
-            }
-        };
-        let index = self.setup.frontier.size();
-        self.setup.frontier.append(leaf_hash(&entry));
-        self.setup.journal.append(&RecordHead::leaf(index), &entry);
-        self.turn.jobs.push(Job::Leaf { index, entry });
+        self.sink.leaf(&leaves::recovered(recovered, self.boot_id, wall_us));
+        self.sink.turn.checkpoint = true;
     }
 
     /// Cuts the open blocks and logs how far sessions have come: those that moved since the last time, or one.
@@ -503,17 +483,17 @@ impl Journal {
             }
             live.heads_block = block_no;
         }
-        let wall_us = self.setup.queue.now().wall_us;
+        let wall_us = self.sink.queue.now().wall_us;
         for heads in heads.chunks(leaf::HEADS_MAX) {
-            self.add_leaf(&Leaf::Heads { wall_us, heads: heads.to_vec() });
-            self.turn.checkpoint = true;
-            self.turn.must_sync = true;
+            self.sink.leaf(&Leaf::Heads { wall_us, heads: heads.to_vec() });
+            self.sink.turn.checkpoint = true;
+            self.sink.turn.must_sync = true;
         }
     }
 
     /// Whatever is due by time.
     fn tick(&mut self) {
-        let now = self.setup.queue.now();
+        let now = self.sink.queue.now();
         if now.boot_us.saturating_sub(self.ticked_at_us) < TICK_US {
             return;
         }
@@ -523,8 +503,7 @@ impl Journal {
             let Some(live) = self.sessions.get_mut(&session).filter(|live| live.closing.is_none()) else { continue };
             for lane in Lane::ALL {
                 if live.writer.is_aged(lane, now) {
-                    let mut sink = Sink { setup: &mut self.setup, turn: &mut self.turn, placed: &mut self.placed };
-                    sink.block(session, &mut live.part, live.writer.cut(lane, &mut self.compressor));
+                    self.sink.cut(session, &mut live.part, &mut live.writer, lane, &mut self.compressor);
                 }
             }
             self.keep_up(session, now);
@@ -537,13 +516,13 @@ impl Journal {
         if now.boot_us.saturating_sub(self.heartbeat_at_us) >= HEARTBEAT_EVERY_US {
             self.heartbeat_at_us = now.boot_us;
             self.check_clock(now);
-            self.add_leaf(&Leaf::Heartbeat(leaf::Heartbeat {
-                boot_id: self.setup.boot_id,
+            self.sink.leaf(&Leaf::Heartbeat(leaf::Heartbeat {
+                boot_id: self.boot_id,
                 wall_us: now.wall_us,
                 mono_us: now.boot_us,
                 open: self.sessions.len() as u64,
             }));
-            self.turn.checkpoint = true;
+            self.sink.turn.checkpoint = true;
         }
     }
 
@@ -561,142 +540,26 @@ impl Journal {
             .with(clock::BACKWARD, step < 0);
         if let Some(live) = self.control.and_then(|control| self.sessions.get_mut(&control)) {
             live.writer.append(Side::Client, &event, now);
-            if let Some(run) = live.writer.take_run(Lane::Meta) {
-                self.setup.journal.append(&RecordHead::run(live.shared.id, Lane::Meta, &run), run.encoded);
-            }
+            self.sink.run(Lane::Meta, &mut live.writer);
         }
-    }
-
-    /// Writes the turn, syncs it where that is due, and tells everybody.
-    fn commit(&mut self) -> io::Result<()> {
-        let mut turn = std::mem::take(&mut self.turn);
-        if let Some(error) = turn.failed.take() {
-            return Err(error);
-        }
-        if turn.must_sync || turn.checkpoint {
-            // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
-            self.sync_placed()?;
-        }
-        if self.setup.journal.buffered() > 0 {
-            self.setup.journal.write()?;
-        }
-        // A frozen recorder writes what closes sessions, and lets nothing on.
-        if self.setup.queue.frozen().is_none() {
-            for (shared, number) in &turn.moved {
-                shared.publish(Watermark::Written, *number);
-            }
-        }
-        for job in turn.jobs.drain(..) {
-            self.hand_over(job);
-        }
-        self.unsynced.append(&mut turn.moved);
-
-        let now = self.setup.queue.now();
-        let due = match self.setup.durability {
-            Durability::Strict | Durability::Causal => !self.unsynced.is_empty(),
-            Durability::Process => {
-                !self.unsynced.is_empty() && now.boot_us.saturating_sub(self.synced_at_us) >= PROCESS_SYNC_EVERY_US
-            }
-        };
-        if due || turn.must_sync || turn.checkpoint {
-            self.sync_placed()?;
-            self.setup.journal.sync()?;
-            self.synced_at_us = now.boot_us;
-            for (shared, number) in self.unsynced.drain(..) {
-                if self.setup.queue.frozen().is_none() {
-                    shared.publish(Watermark::Durable, number);
-                }
-            }
-        }
-        self.after_sync(turn, now)
-    }
-
-    /// Syncs the live segments that large blocks were written to; the journal names them, so they come first.
-    fn sync_placed(&mut self) -> io::Result<()> {
-        self.placed.drain().try_for_each(|(_, file)| file.sync_data())
-    }
-
-    /// Everything of the turn is durable: sign the log's head, publish, answer.
-    fn after_sync(&mut self, turn: Turn, now: Stamp) -> io::Result<()> {
-        if turn.checkpoint || !turn.slips.is_empty() {
-            let note = self.checkpoint()?;
-            for (session, reply) in turn.slips {
-                let slip = Slip::new(note.clone(), session).map_err(io::Error::other)?;
-                // Whoever no longer waits does not need the slip.
-                drop(reply.send(Ok(slip)));
-            }
-            self.hand_over(Job::Checkpoint { note, wall_us: now.wall_us });
-        }
-        for job in turn.publish {
-            self.hand_over(job);
-        }
-        for (reply, frozen) in turn.denied {
-            drop(reply.send(Err(frozen)));
-        }
-        for (reply, session) in turn.opened {
-            // A caller that went away drops the handle, which closes the session.
-            drop(reply.send(session));
-        }
-        Ok(())
-    }
-
-    fn checkpoint(&self) -> io::Result<Note> {
-        let checkpoint = Checkpoint {
-            origin: self.setup.node.clone(),
-            size: self.setup.frontier.size(),
-            root: self.setup.frontier.root(),
-        };
-        checkpoint.sign(&self.setup.node_key).map_err(io::Error::other)
-    }
-
-    fn hand_over(&self, job: Job) {
-        if let Job::Block { bytes, .. } = &job {
-            self.setup.backlog.enter(bytes.len());
-        }
-        // A keeper that stopped has said why, and that froze everything.
-        let _ = self.setup.keeper.send(job);
     }
 
     /// Goes on in the next file. First every buffered event gets into a block, so that the files before need nothing but
     /// their blocks materialised to be recycled.
     fn switch_file(&mut self) -> io::Result<()> {
         let ids: Vec<_> = self.sessions.keys().copied().collect();
-        let done = file::path(&self.setup.journal_dir, self.setup.journal.file_no());
-        self.setup.journal.switch()?;
+        let done = file::path(&self.journal_dir, self.sink.journal.file_no());
+        self.sink.journal.switch()?;
         for session in ids {
+            if let Some(live) = self.sessions.get(&session) {
+                let next_block = live.writer.chain().next_block();
+                self.sink.journal.append(&RecordHead::standing(session, next_block), &[]);
+            }
             self.cut_all(session);
         }
-        self.turn.publish.push(Job::Barrier { journal_file: done });
-        self.turn.must_sync = true;
+        self.sink.turn.publish.push(Job::Barrier { journal_file: done });
+        self.sink.turn.must_sync = true;
         Ok(())
-    }
-}
-
-fn segment_ref(finished: &FinishedSegment) -> leaf::SegmentRef {
-    leaf::SegmentRef {
-        no: finished.segment_no,
-        bytes: finished.bytes,
-        sha256: finished.sha256,
-        last_link: finished.last_link,
-    }
-}
-
-fn close_leaf(
-    session: SessionId,
-    reason: u8,
-    wall_us: u64,
-    chain: &crate::transcript::chain::Chain,
-    segments: &[leaf::SegmentRef],
-) -> leaf::Close {
-    let from = segments.len().saturating_sub(leaf::SEGMENTS_MAX);
-    leaf::Close {
-        session,
-        reason,
-        wall_us,
-        last_block: chain.next_block().saturating_sub(1),
-        last_link: chain.prev(),
-        segment_count: chain.segment_no().saturating_add(1),
-        segments: segments.get(from..).unwrap_or_default().to_vec(),
     }
 }
 

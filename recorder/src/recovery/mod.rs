@@ -46,6 +46,9 @@ pub(crate) struct Evidence {
     files: Vec<ScannedFile>,
     /// Runs and blocks per session: file and offset.
     records: HashMap<SessionId, Vec<(usize, usize)>>,
+    /// How many blocks of a session were recorded. A large block lies in its live segment before the journal names it: one
+    /// that the journal does not know belongs to a turn that never was, and other events of that turn are nowhere.
+    blocks: HashMap<SessionId, u64>,
     /// Sessions with an OPEN leaf.
     opened: HashSet<SessionId>,
     /// Sessions with a CLOSE or RECOVERED leaf.
@@ -69,12 +72,23 @@ impl Evidence {
                     out.note_leaf(record.payload);
                 } else {
                     out.records.entry(record.session).or_default().push((number, at));
+                    out.note_blocks(&record);
                 }
                 at += record.padded_len;
             }
         }
         out.files = files;
         Ok(out)
+    }
+
+    fn note_blocks(&mut self, record: &Record<'_>) {
+        let next = match record.kind {
+            RecordKind::Block | RecordKind::Placed => record.first.saturating_add(1),
+            RecordKind::Standing => record.first,
+            RecordKind::Run | RecordKind::Leaf => return,
+        };
+        let blocks = self.blocks.entry(record.session).or_default();
+        *blocks = next.max(*blocks);
     }
 
     fn note_leaf(&mut self, entry: &[u8]) {
@@ -211,7 +225,9 @@ impl Recovery {
         for bytes in lying.values() {
             let mut rest = bytes.as_slice();
             while let Ok(block) = Block::parse(rest) {
-                if !Rebuilt::take(&mut rebuilt, &block) {
+                // Where the journal is gone, the segment is all there is.
+                let recorded = self.evidence.blocks.get(&session).is_none_or(|blocks| block.header.block_no < *blocks);
+                if !recorded || !Rebuilt::take(&mut rebuilt, &block) {
                     break;
                 }
                 rest = rest.get(block.raw.len()..).unwrap_or_default();
@@ -221,7 +237,7 @@ impl Recovery {
             let stored = match record.kind {
                 RecordKind::Block => Some(record.payload),
                 RecordKind::Placed => placed_block(&lying, record.payload),
-                RecordKind::Run | RecordKind::Leaf => continue,
+                RecordKind::Run | RecordKind::Leaf | RecordKind::Standing => continue,
             };
             if rebuilt.as_ref().is_some_and(|rebuilt| record.first < rebuilt.blocks.chain().next_block()) {
                 continue;

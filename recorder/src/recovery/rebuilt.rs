@@ -130,7 +130,7 @@ impl Rebuilt {
     }
 
     pub(super) fn micro(&mut self, lane: Lane, first: u64, count: u32, records: &[&[u8]]) {
-        let built = self.blocks.micro(lane, first, count, *self.head.journal_salt, records);
+        let built = self.blocks.micro(&self.head, lane, first, count, records);
         self.bytes.extend_from_slice(&built.bytes);
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+use super::cipher::{CipherError, LaneKeys};
 use super::event::Lane;
 
 /// The length of a block header.
@@ -141,7 +142,7 @@ impl Kind {
 pub struct Codec {
     /// One zstd frame.
     pub zstd: bool,
-    /// AES-256-GCM with the block's own key (§5.4 of the design).
+    /// AES-256-GCM with the block's own key; in MICRO, each record with its own nonce.
     pub encrypted: bool,
 }
 
@@ -229,8 +230,11 @@ pub enum BlockError {
         plain_len: u32,
     },
     /// The payload is encrypted.
-    #[error("payload is encrypted, and no key opens it")]
+    #[error("payload is encrypted, and no key is here for its lane")]
     Encrypted,
+    /// The payload is encrypted, and the key does not open it.
+    #[error("payload: {0}")]
+    Cipher(#[from] CipherError),
     /// The payload is not what the kind asks for.
     #[error("payload: {0}")]
     Payload(&'static str),
@@ -382,20 +386,28 @@ impl<'a> Block<'a> {
         Ok(Self { header, payload, link, raw })
     }
 
-    /// Returns the payload as it was before compression.
+    /// Returns the payload as it was before encryption and compression. In MICRO the records are what is encrypted, one by
+    /// one; see [`events`](super::chain::events).
     ///
     /// # Errors
-    /// The payload is encrypted, or does not decompress to exactly `plain_len` bytes. Never allocates more than
-    /// [`PLAIN_LEN_MAX`].
-    pub fn plain(&self) -> Result<Vec<u8>, BlockError> {
-        if self.header.codec.encrypted {
-            return Err(BlockError::Encrypted);
-        }
-        let plain_len = self.header.plain_len;
-        let plain = if self.header.codec.zstd {
-            decompress(self.payload, plain_len).ok_or(BlockError::Zstd { plain_len })?
+    /// No key is here for the lane of an encrypted payload, or it does not open, or it does not decompress to exactly
+    /// `plain_len` bytes. Never allocates more than [`STORED_LEN_MAX`].
+    pub fn plain(&self, keys: &LaneKeys) -> Result<Vec<u8>, BlockError> {
+        let Header { codec, kind, plain_len, .. } = self.header;
+        let opened;
+        let stored = if codec.encrypted && kind != Kind::Micro {
+            let key = keys.get(self.header.lane).ok_or(BlockError::Encrypted)?;
+            let key = key.block_key(self.header.session, self.header.block_no, &self.header.salt);
+            key.check(&self.header.key_commit)?;
+            opened = key.open_block(self.raw.get(..HEADER_LEN).unwrap_or_default(), self.payload)?;
+            opened.as_slice()
         } else {
-            self.payload.to_vec()
+            self.payload
+        };
+        let plain = if codec.zstd {
+            decompress(stored, plain_len).ok_or(BlockError::Zstd { plain_len })?
+        } else {
+            stored.to_vec()
         };
         if plain.len() as u64 != u64::from(plain_len) {
             return Err(BlockError::Zstd { plain_len });
@@ -541,7 +553,7 @@ pub(crate) mod tests {
                 plain_len: plain.len() as u32,
                 ..header()
             };
-            assert_eq!(Block::parse(&stored(&header, &payload)).unwrap().plain().unwrap(), *plain);
+            assert_eq!(Block::parse(&stored(&header, &payload)).unwrap().plain(&LaneKeys::default()).unwrap(), *plain);
         }
     }
 
@@ -556,6 +568,9 @@ pub(crate) mod tests {
             ..header()
         };
         let bytes = stored(&header, &payload);
-        assert!(matches!(Block::parse(&bytes).unwrap().plain(), Err(BlockError::Zstd { plain_len: 4096 })));
+        assert!(matches!(
+            Block::parse(&bytes).unwrap().plain(&LaneKeys::default()),
+            Err(BlockError::Zstd { plain_len: 4096 })
+        ));
     }
 }

@@ -4,7 +4,9 @@
 //! there is one notion of "continues". The end of a segment, its INDEX and trailer, is here too.
 
 use super::block::{Block, BlockError, HEADER_LEN, Header, Kind, LINK_LEN, Link, SessionId};
+use super::cipher::LaneKeys;
 use super::event::{Entry, Lane, decode};
+use super::micro;
 
 /// The end of a finished segment: where its INDEX block is.
 pub const TRAILER_LEN: usize = 16;
@@ -15,9 +17,6 @@ pub const INDEX_ENTRY_LEN: usize = 64;
 
 /// A segment holds at most this many blocks, so that its INDEX fits a block.
 pub const SEGMENT_BLOCKS_MAX: usize = 8192;
-
-/// The fixed part of a journal record as MICRO blocks embed it.
-pub const MICRO_RECORD_HEAD_LEN: usize = 48;
 
 /// Why a block does not continue a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -250,40 +249,30 @@ pub fn parse_trailer(bytes: &[u8; TRAILER_LEN]) -> Option<(u64, u32)> {
 /// Reads the events of a DATA or MICRO block, with the microseconds since the session began.
 ///
 /// # Errors
-/// The payload is encrypted, does not decompress, or does not hold exactly the events that the header counts.
-pub fn events(block: &Block<'_>) -> Result<Vec<(u64, Entry)>, BlockError> {
-    let plain = block.plain()?;
+/// The block is encrypted and no key is here for its lane, or it does not open, or it does not hold exactly the events that
+/// the header counts.
+pub fn events(block: &Block<'_>, keys: &LaneKeys) -> Result<Vec<(u64, Entry)>, BlockError> {
+    let header = &block.header;
+    let plain = block.plain(keys)?;
     let mut out = Vec::new();
-    match block.header.kind {
-        Kind::Data => read_run(&plain, block.header.mono_us, &mut out)?,
+    match header.kind {
+        Kind::Data => read_run(&plain, header.mono_us, &mut out)?,
         Kind::Micro => {
-            let mut rest = plain.as_slice();
-            while let Some((len, tail)) = rest.split_first_chunk::<4>() {
-                let len = u32::from_le_bytes(*len) as usize;
-                let Some((record, tail)) = tail.split_at_checked(len) else {
-                    return Err(BlockError::Payload("a MICRO record that runs past its block"));
-                };
-                let Some((head, run)) = record.split_first_chunk::<MICRO_RECORD_HEAD_LEN>() else {
-                    return Err(BlockError::Payload("a MICRO record without its head"));
-                };
-                read_run(run, micro_base(head), &mut out)?;
-                rest = tail;
-            }
-            if !rest.is_empty() {
-                return Err(BlockError::Payload("bytes after the last MICRO record"));
-            }
+            let key = if header.codec.encrypted {
+                let key = keys.get(header.lane).ok_or(BlockError::Encrypted)?.micro_key(header.session, &header.salt);
+                key.check(&header.key_commit)?;
+                Some(key)
+            } else {
+                None
+            };
+            micro::records(&plain, key.as_ref(), |base_us, run| read_run(run, base_us, &mut out))?;
         }
         _ => return Err(BlockError::Payload("a block that holds no events")),
     }
-    if out.len() as u64 != u64::from(block.header.event_count) {
+    if out.len() as u64 != u64::from(header.event_count) {
         return Err(BlockError::Payload("another number of events than the header counts"));
     }
     Ok(out)
-}
-
-/// The clock that a record's events count from: the 8 bytes at offset 32 of the embedded head.
-fn micro_base(head: &[u8; MICRO_RECORD_HEAD_LEN]) -> u64 {
-    head.get(32..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 fn read_run(mut run: &[u8], base_us: u64, out: &mut Vec<(u64, Entry)>) -> Result<(), BlockError> {

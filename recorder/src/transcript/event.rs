@@ -210,6 +210,15 @@ impl Event {
             _ => None,
         }
     }
+
+    /// Returns the bytes that go on to the other side once the event is recorded: those of a stream, or the data of an
+    /// `ssh.extended`. Any other event says something and carries nothing.
+    pub fn wire_bytes(&self) -> Bytes {
+        match (&self.body, self.get(extended::DATA)) {
+            (Body::Stream(data), _) | (_, Some(Value::Bytes(data))) => data.clone(),
+            _ => Bytes::new(),
+        }
+    }
 }
 
 /// An event with its place in the session and its time.

@@ -2,9 +2,12 @@
 
 pub mod block;
 pub mod chain;
+pub mod cipher;
 pub mod event;
 pub mod head;
+pub mod micro;
 pub mod seal;
+pub mod wrap;
 pub mod writer;
 
 /// A moment on both clocks.

@@ -3,16 +3,20 @@
 //! [`BlockChain`] turns payloads into blocks and keeps the segment's index; recovery uses it alone. [`Writer`] adds the
 //! lanes, the session's key and the rules for when a block is full. Neither reads a clock or touches a file.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use minicbor::bytes::ByteArray;
 
 use super::Stamp;
 use super::block::{Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link};
 use super::chain::{Chain, IndexEntry, SEGMENT_BLOCKS_MAX, TRAILER_LEN, trailer};
+use super::cipher::{LaneKey, LaneKeys, NONCE_LEN, TAG_LEN};
 use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, gap};
 use super::head::Head;
+use super::micro::MicroHead;
 use super::seal::{self, Close, CloseReason, SIGNATURE_LEN};
 
 /// A lane's block is cut at this many bytes of events: beyond, the compression ratio hardly grows and seeking costs more.
@@ -52,12 +56,23 @@ struct Contents {
     mono_us: u64,
     span_us: u64,
     salt: [u8; 16],
+    key_commit: [u8; 32],
 }
 
 impl Contents {
     /// A block that holds no events.
     fn bare(kind: Kind, wall_us: u64, mono_us: u64) -> Self {
-        Self { kind, lane: Lane::Meta, first_event: 0, event_count: 0, wall_us, mono_us, span_us: 0, salt: [0; 16] }
+        Self {
+            kind,
+            lane: Lane::Meta,
+            first_event: 0,
+            event_count: 0,
+            wall_us,
+            mono_us,
+            span_us: 0,
+            salt: [0; 16],
+            key_commit: [0; 32],
+        }
     }
 }
 
@@ -108,26 +123,46 @@ impl BlockChain {
         self.index.clear();
     }
 
-    fn push(&mut self, contents: Contents, plain: &[u8], compressor: Option<&mut Compressor>) -> Built {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN + 64);
+    /// Stores a payload as it is, readable by everybody.
+    fn push(&mut self, contents: Contents, plain: &[u8]) -> Built {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN);
         bytes.resize(HEADER_LEN, 0);
-        let zstd = match compressor {
-            Some(compressor) => compressor.append(&mut bytes, plain),
-            None => {
-                bytes.extend_from_slice(plain);
-                false
-            }
-        };
-        let stored_len = bytes.len() - HEADER_LEN;
-        let header = self.header(contents, zstd, stored_len, plain.len());
+        bytes.extend_from_slice(plain);
+        let header = self.header(contents, Codec::default(), plain.len(), plain.len());
         self.finish(&header, &header.encode(), bytes)
     }
 
-    fn header(&self, contents: Contents, zstd: bool, stored_len: usize, plain_len: usize) -> Header {
+    /// Stores events: compressed, then encrypted with the block's own key.
+    fn push_events(
+        &mut self,
+        contents: Contents,
+        plain: &[u8],
+        compressor: &mut Compressor,
+        key: Option<&LaneKey>,
+    ) -> Built {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN + 64);
+        bytes.resize(HEADER_LEN, 0);
+        let zstd = compressor.append(&mut bytes, plain);
+        let stored_len = bytes.len() - HEADER_LEN;
+        let Some(lane_key) = key else {
+            let codec = Codec { zstd, encrypted: false };
+            let header = self.header(Contents { salt: [0; 16], ..contents }, codec, stored_len, plain.len());
+            return self.finish(&header, &header.encode(), bytes);
+        };
+        let key = lane_key.block_key(self.chain.session(), self.chain.next_block(), &contents.salt);
+        let codec = Codec { zstd, encrypted: true };
+        let header =
+            Header { key_commit: key.commitment(), ..self.header(contents, codec, stored_len + TAG_LEN, plain.len()) };
+        let encoded = header.encode();
+        key.seal_block(&encoded, &mut bytes, HEADER_LEN);
+        self.finish(&header, &encoded, bytes)
+    }
+
+    fn header(&self, contents: Contents, codec: Codec, stored_len: usize, plain_len: usize) -> Header {
         Header {
             kind: contents.kind,
             lane: contents.lane,
-            codec: Codec { zstd, encrypted: false },
+            codec,
             suite: SUITE_BLAKE3,
             // Both are bounded by the block limits, far below 4 GiB.
             stored_len: stored_len as u32,
@@ -142,7 +177,7 @@ impl BlockChain {
             span_us: contents.span_us,
             salt: contents.salt,
             prev: self.chain.prev(),
-            key_commit: [0; 32],
+            key_commit: contents.key_commit,
         }
     }
 
@@ -163,7 +198,7 @@ impl BlockChain {
 
     fn push_signed(&mut self, contents: Contents, statement: &[u8], key: &SigningKey) -> Built {
         let payload_len = statement.len() + SIGNATURE_LEN;
-        let header = self.header(contents, false, payload_len, payload_len);
+        let header = self.header(contents, Codec::default(), payload_len, payload_len);
         let encoded = header.encode();
         let signature = seal::sign(key, &encoded, statement);
         let mut bytes = encoded.to_vec();
@@ -178,32 +213,39 @@ impl BlockChain {
         let offset = self.segment_bytes;
         let mut plain = Vec::with_capacity(self.index.len() * super::chain::INDEX_ENTRY_LEN);
         self.index.iter().for_each(|entry| entry.append_to(&mut plain));
-        let built = self.push(Contents::bare(Kind::Index, wall_us, mono_us), &plain, None);
+        let built = self.push(Contents::bare(Kind::Index, wall_us, mono_us), &plain);
         let len = built.bytes.len() as u32;
         (built, trailer(offset, len))
     }
 
     /// Begins a segment on behalf of a start that is gone.
     pub fn head(&mut self, head: &Head) -> Built {
-        self.push(Contents::bare(Kind::Head, 0, 0), &head.encode(), None)
+        self.push(Contents::bare(Kind::Head, 0, 0), &head.encode())
     }
 
-    /// Embeds journal records of one lane, verbatim. `records` are the bytes after the record's checksum and number.
-    pub fn micro(
-        &mut self,
-        lane: Lane,
-        first_event: u64,
-        event_count: u32,
-        salt: [u8; 16],
-        records: &[&[u8]],
-    ) -> Built {
+    /// Embeds journal records of one lane of the session that `head` opens, verbatim. `records` are the bytes after the
+    /// record's checksum and number.
+    pub fn micro(&mut self, head: &Head, lane: Lane, first_event: u64, event_count: u32, records: &[&[u8]]) -> Built {
         let mut plain = Vec::new();
         for record in records {
             plain.extend_from_slice(&(record.len() as u32).to_le_bytes());
             plain.extend_from_slice(record);
         }
-        let contents = Contents { lane, first_event, event_count, salt, ..Contents::bare(Kind::Micro, 0, 0) };
-        self.push(contents, &plain, None)
+        let commits = head.micro_commits.as_ref().and_then(|commits| commits.get(lane as usize));
+        let contents = Contents {
+            lane,
+            first_event,
+            event_count,
+            salt: *head.journal_salt,
+            key_commit: commits.map_or([0; 32], |commit| **commit),
+            ..Contents::bare(Kind::Micro, 0, 0)
+        };
+        let codec = Codec { zstd: false, encrypted: commits.is_some() };
+        let header = self.header(contents, codec, plain.len(), plain.len());
+        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN);
+        bytes.resize(HEADER_LEN, 0);
+        bytes.extend_from_slice(&plain);
+        self.finish(&header, &header.encode(), bytes)
     }
 
     /// Ends the transcript on behalf of a start that is gone: INDEX, RECOVERED, trailer.
@@ -232,16 +274,10 @@ struct LaneBuffer {
 /// Consecutive events of one lane that the journal does not hold yet.
 #[derive(Debug)]
 pub struct Run<'a> {
-    /// Number of the first event in its lane.
-    pub first_event: u64,
-    /// How many events.
-    pub event_count: u32,
-    /// The clock that their times count from, in microseconds since the session began.
-    pub mono_us: u64,
-    /// The wall clock at the same moment.
-    pub wall_us: u64,
-    /// The CBOR sequence.
-    pub encoded: &'a [u8],
+    /// What says where they belong.
+    pub head: MicroHead,
+    /// The CBOR sequence, or its ciphertext.
+    pub payload: Cow<'a, [u8]>,
 }
 
 /// The end of a segment: its last blocks and what follows them.
@@ -257,6 +293,7 @@ pub struct SegmentEnd {
 pub struct Writer {
     head: Head,
     key: SigningKey,
+    lane_keys: LaneKeys,
     started_boot_us: u64,
     blocks: BlockChain,
     lanes: [LaneBuffer; 3],
@@ -274,11 +311,14 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Begins a transcript and returns it with its HEAD block.
-    pub fn begin(session: SessionId, head: Head, key: SigningKey, now: Stamp) -> (Self, Built) {
+    /// Begins a transcript and returns it with its HEAD block. Lanes without a key are not encrypted; where there are keys,
+    /// `head` holds them wrapped.
+    pub fn begin(session: SessionId, head: Head, key: SigningKey, lane_keys: LaneKeys, now: Stamp) -> (Self, Built) {
+        let head = Head { micro_commits: micro_commits(session, &head, &lane_keys), ..head };
         let mut writer = Self {
             head,
             key,
+            lane_keys,
             started_boot_us: now.boot_us,
             blocks: BlockChain::new(session),
             lanes: Default::default(),
@@ -296,7 +336,7 @@ impl Writer {
         self.segment_since_us = now.boot_us;
         self.head.events = self.blocks.chain.events();
         let contents = Contents::bare(Kind::Head, now.wall_us, self.mono_us(now));
-        self.blocks.push(contents, &self.head.encode(), None)
+        self.blocks.push(contents, &self.head.encode())
     }
 
     /// Returns where the chain stands.
@@ -389,23 +429,38 @@ impl Writer {
         lane.encoded.len() - lane.journaled_len
     }
 
-    /// Returns the events of the lane that the journal does not hold yet, and counts them as journaled.
-    pub fn take_run(&mut self, lane: Lane) -> Option<Run<'_>> {
-        let lane = self.lane_mut(lane);
-        let start = std::mem::replace(&mut lane.journaled_len, lane.encoded.len());
-        let done = std::mem::replace(&mut lane.journaled_count, lane.count);
-        let encoded = lane.encoded.get(start..).filter(|run| !run.is_empty())?;
-        Some(Run {
-            first_event: lane.first_event + u64::from(done),
-            event_count: lane.count - done,
-            mono_us: lane.first.boot_us,
-            wall_us: lane.first.wall_us,
-            encoded,
-        })
+    /// Whether the events of the lane are encrypted.
+    pub fn encrypts(&self, lane: Lane) -> bool {
+        self.lane_keys.get(lane).is_some()
     }
 
-    /// Puts all buffered events of the lane into a block.
-    pub fn cut(&mut self, lane: Lane, compressor: &mut Compressor) -> Option<Built> {
+    /// Returns the events of the lane that the journal does not hold yet, and counts them as journaled. `nonce` is random,
+    /// and used where they are encrypted.
+    pub fn take_run(&mut self, lane: Lane, nonce: [u8; NONCE_LEN]) -> Option<Run<'_>> {
+        let session = self.blocks.chain.session();
+        let salt = *self.head.journal_salt;
+        let key = self.lane_keys.get(lane).map(|key| key.micro_key(session, &salt));
+        let buffer = self.lane_mut(lane);
+        let start = std::mem::replace(&mut buffer.journaled_len, buffer.encoded.len());
+        let done = std::mem::replace(&mut buffer.journaled_count, buffer.count);
+        let encoded = buffer.encoded.get(start..).filter(|run| !run.is_empty())?;
+        let head = MicroHead {
+            session,
+            lane,
+            event_count: buffer.count - done,
+            first_event: buffer.first_event + u64::from(done),
+            mono_us: buffer.first.boot_us,
+            wall_us: buffer.first.wall_us,
+        };
+        let payload = match key {
+            Some(key) => Cow::Owned(key.seal_record(nonce, &head.encode(), encoded)),
+            None => Cow::Borrowed(encoded),
+        };
+        Some(Run { head, payload })
+    }
+
+    /// Puts all buffered events of the lane into a block. `salt` is random, and used where they are encrypted.
+    pub fn cut(&mut self, lane: Lane, compressor: &mut Compressor, salt: [u8; 16]) -> Option<Built> {
         let buffer = std::mem::take(self.lane_mut(lane));
         if buffer.count == 0 {
             *self.lane_mut(lane) = buffer;
@@ -417,9 +472,11 @@ impl Writer {
             event_count: buffer.count,
             wall_us: buffer.first.wall_us,
             span_us: buffer.last_mono_us.saturating_sub(buffer.first.boot_us),
+            salt,
             ..Contents::bare(Kind::Data, 0, buffer.first.boot_us)
         };
-        let built = self.blocks.push(contents, &buffer.encoded, Some(compressor));
+        let key = self.lane_keys.get(lane);
+        let built = self.blocks.push_events(contents, &buffer.encoded, compressor, key);
         self.unsealed_bytes += built.bytes.len() as u64;
         let mut encoded = buffer.encoded;
         encoded.clear();
@@ -484,46 +541,42 @@ impl Writer {
     }
 }
 
+/// Commits to the keys of the journal records, so that recovery can say which key opens what it cannot read.
+fn micro_commits(session: SessionId, head: &Head, keys: &LaneKeys) -> Option<[ByteArray<32>; 3]> {
+    let commit = |lane| Some(keys.get(lane)?.micro_key(session, &head.journal_salt).commitment().into());
+    Some([commit(Lane::Meta)?, commit(Lane::Output)?, commit(Lane::Input)?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::event::{ssh_in, ssh_out};
-    use super::super::head::{Durability, Protocol, TranscriptKind};
+    use super::super::head::tests::{head, session_key};
     use super::*;
 
     fn at(us: u64) -> Stamp {
         Stamp { wall_us: 1_700_000_000_000_000 + us, boot_us: 5_000_000 + us }
     }
 
-    fn begin() -> (Writer, Built) {
-        let key = SigningKey::from_bytes(&[3; 32]);
-        let head = Head {
-            format: 1,
-            node: "n".into(),
-            boot_id: [1; 16].into(),
-            kind: TranscriptKind::Session,
-            protocol: Some(Protocol::Ssh),
-            durability: Durability::Causal,
-            session_pub: key.verifying_key().to_bytes().into(),
-            ordinal: 0,
-            policy_hash: [2; 32].into(),
-            lane_keys: None,
-            journal_salt: [4; 16].into(),
-            software: "test".into(),
-            events: [0; 3],
-        };
-        Writer::begin(SessionId([9; 16]), head, key, at(0))
+    fn begin(keys: LaneKeys) -> (Writer, Built) {
+        Writer::begin(SessionId([9; 16]), head(), session_key(), keys, at(0))
     }
 
     #[test]
     fn a_transcript_reads_back_as_it_was_written() {
+        for keys in [LaneKeys::default(), LaneKeys::new([[1; 32], [2; 32], [3; 32]])] {
+            reads_back(&keys);
+        }
+    }
+
+    fn reads_back(keys: &LaneKeys) {
         let mut compressor = Compressor::new().unwrap();
-        let (mut writer, head) = begin();
+        let (mut writer, head) = begin(keys.clone());
         let mut segment = head.bytes.to_vec();
         writer.append(Side::Client, &Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"ls\r")), at(10));
         let parts = [Bytes::from_static(b"a\xff"), Bytes::from_static(b"b")];
         writer.append_stream(Side::Target, ssh_out::TYPE, 0, &parts, at(30));
         for lane in Lane::ALL {
-            segment.extend(writer.cut(lane, &mut compressor).into_iter().flat_map(|built| built.bytes));
+            segment.extend(writer.cut(lane, &mut compressor, [6; 16]).into_iter().flat_map(|built| built.bytes));
         }
         let end = writer.close(CloseReason::Client, Some(0), at(50));
         segment.extend(end.blocks.iter().flat_map(|built| built.bytes.to_vec()));
@@ -535,7 +588,8 @@ mod tests {
             let block = Block::parse(rest).unwrap();
             chain.accept(&block.header, block.link).unwrap();
             if block.header.kind.holds_events() {
-                seen.extend(super::super::chain::events(&block).unwrap());
+                assert_eq!(block.header.codec.encrypted, keys.get(block.header.lane).is_some());
+                seen.extend(super::super::chain::events(&block, keys).unwrap());
             }
             if block.header.kind == Kind::Close {
                 let key = SigningKey::from_bytes(&[3; 32]).verifying_key();
@@ -561,30 +615,30 @@ mod tests {
     fn an_event_that_no_reader_takes_does_not_hide_what_follows() {
         use super::super::event::exec;
         let mut compressor = Compressor::new().unwrap();
-        let (mut writer, _) = begin();
+        let (mut writer, _) = begin(LaneKeys::default());
         let long = vec![b'x'; EVENT_LEN_MAX];
         writer.append(Side::Client, &Event::map(exec::TYPE, 0).with(exec::COMMAND, long.as_slice()), at(1));
         writer.append(Side::Client, &Event::map(exec::TYPE, 0).with(exec::COMMAND, b"id".as_slice()), at(2));
-        let built = writer.cut(Lane::Output, &mut compressor).unwrap();
-        let events = super::super::chain::events(&Block::parse(&built.bytes).unwrap()).unwrap();
+        let built = writer.cut(Lane::Output, &mut compressor, [6; 16]).unwrap();
+        let events = super::super::chain::events(&Block::parse(&built.bytes).unwrap(), &LaneKeys::default()).unwrap();
         let kinds: Vec<_> = events.iter().map(|(_, entry)| entry.event.kind).collect();
         assert_eq!(kinds, [gap::TYPE, exec::TYPE]);
     }
 
     #[test]
     fn runs_hand_every_event_to_the_journal_once() {
-        let (mut writer, _) = begin();
+        let (mut writer, _) = begin(LaneKeys::default());
         let event = |data: &'static [u8]| Event::stream(ssh_in::TYPE, 0, Bytes::from_static(data));
         writer.append(Side::Client, &event(b"a"), at(1));
         writer.append(Side::Client, &event(b"b"), at(2));
-        let run = writer.take_run(Lane::Input).unwrap();
-        assert_eq!((run.first_event, run.event_count, run.mono_us), (0, 2, 1));
-        assert!(writer.take_run(Lane::Input).is_none());
+        let run = writer.take_run(Lane::Input, [0; NONCE_LEN]).unwrap();
+        assert_eq!((run.head.first_event, run.head.event_count, run.head.mono_us), (0, 2, 1));
+        assert!(writer.take_run(Lane::Input, [0; NONCE_LEN]).is_none());
         writer.append(Side::Client, &event(b"c"), at(3));
-        let run = writer.take_run(Lane::Input).unwrap();
-        assert_eq!((run.first_event, run.event_count), (2, 1));
-        assert!(writer.cut(Lane::Input, &mut Compressor::new().unwrap()).is_some());
+        let run = writer.take_run(Lane::Input, [0; NONCE_LEN]).unwrap();
+        assert_eq!((run.head.first_event, run.head.event_count), (2, 1));
+        assert!(writer.cut(Lane::Input, &mut Compressor::new().unwrap(), [6; 16]).is_some());
         writer.append(Side::Client, &event(b"d"), at(4));
-        assert_eq!(writer.take_run(Lane::Input).unwrap().first_event, 3);
+        assert_eq!(writer.take_run(Lane::Input, [0; NONCE_LEN]).unwrap().head.first_event, 3);
     }
 }

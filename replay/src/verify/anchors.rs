@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use casemate_certs::trust::{Trust, TrustedNode};
+use casemate_certs::trust::{Trust, TrustFile, TrustedNode, signature_file};
 use casemate_recorder::log::note::{LogKey, Note, NoteError};
 use casemate_recorder::log::slip::Slip;
 use casemate_recorder::transcript::block::SessionId;
@@ -80,13 +80,17 @@ impl<'a> NodeTrust<'a> {
     }
 }
 
-/// Reads a trust file.
+/// Reads a trust file and the signatures beside it.
 ///
 /// # Errors
-/// It cannot be read, or is not one.
-pub(super) fn read_trust(path: &Path) -> Result<Trust, ReplayError> {
+/// It cannot be read, or is not one. That nobody signed it is for the verdict to say.
+pub(super) fn read_trust(path: &Path) -> Result<TrustFile, ReplayError> {
     let text = read_text(path, "trust file")?;
-    Trust::parse(&text).map_err(|error| {
+    let beside = signature_file(path);
+    // What is there and cannot be read is no absence.
+    let absent = matches!(beside.try_exists(), Ok(false));
+    let signatures = if absent { None } else { Some(read_text(&beside, "signatures")?) };
+    TrustFile::read(&text, signatures.as_deref()).map_err(|error| {
         let first = error.problems.first().map(ToString::to_string).unwrap_or_default();
         ReplayError::Usage(format!("trust file {}, line {}", show(path), visible(&first)))
     })

@@ -27,7 +27,7 @@ const CLOCK_SLACK_US: u64 = 1_000_000;
 pub(super) const SILENCE_US: u64 = 180_000_000;
 
 /// A list of findings of one kind is cut here; the count goes on.
-const FINDINGS_MAX: usize = 20;
+pub(super) const FINDINGS_MAX: usize = 20;
 
 /// What was found about one node.
 #[derive(Debug, Default)]
@@ -328,7 +328,7 @@ impl<'a> Walk<'a> {
         let root = self.edge.root();
         for target in reached {
             let late = match target.signed {
-                Signed::By(listed) => size > 0 && !listed.counts_at(self.newest_wall_us),
+                Signed::By(listed) => size > 0 && !listed.period.contains(self.newest_wall_us),
                 _ => false,
             };
             if target.root != root {

@@ -5,6 +5,7 @@
 
 mod anchors;
 mod book;
+mod doubts;
 mod log;
 mod report;
 mod session;
@@ -14,9 +15,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anchors::{Anchor, NodeTrust, Signed, State};
-use casemate_certs::trust::Trust;
+use casemate_certs::trust::{Trust, TrustFile};
+use casemate_recorder::transcript::wrap::Identity;
+use doubts::{doubts, retention};
 use log::{NodeFacts, SILENCE_US, check_node};
-use session::{Facts, Outcome, Plan, check_segment, conclude};
+use session::{Depth, Facts, Outcome, Plan, check_segment, conclude};
 
 use crate::ReplayError;
 use crate::vault::{Listing, Vault};
@@ -41,6 +44,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// The trust file.
     pub trust: Option<PathBuf>,
+    /// What must open every session; where given, each event is decrypted and read as well.
+    pub identities: Vec<Identity>,
     /// Whether the SHA-256 of every segment is computed as well.
     pub sha256: bool,
     /// Whether the report is JSON lines.
@@ -115,8 +120,12 @@ struct Findings {
     altered: Vec<String>,
     /// Reasons why nothing can be decided.
     undecided: Vec<String>,
+    /// What is to be explained and is about no state of one session.
+    exceptions: Vec<String>,
     remarks: Vec<String>,
     sha256: bool,
+    /// Whether every session that is here was opened and read.
+    opened: bool,
     exit: u8,
     /// Whether what is missing may be on its way into the vault at this moment.
     may_lag: bool,
@@ -139,7 +148,7 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
     anchors.extend(state.iter().flat_map(State::anchors));
     for anchor in &anchors {
         let origin = &anchor.note.checkpoint.origin;
-        if NodeTrust::of(trust.as_ref(), origin).check(&anchor.note) == Signed::Broken {
+        if NodeTrust::of(trust.as_ref().map(TrustFile::trust), origin).check(&anchor.note) == Signed::Broken {
             let what = format!("{} of {origin}: the signature does not fit; was it copied whole?", anchor.kept_by);
             return Err(ReplayError::Usage(what));
         }
@@ -150,24 +159,28 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
         std::thread::sleep(LAG);
         findings = examine(vault, trust.as_ref(), &anchors, options)?;
     }
+    // What a file that should be signed and is not says about keys is not to be remembered.
+    let vouched = trust.as_ref().is_some_and(|file| file.board().is_none() || file.believe(options.now_us).is_ok());
     if let Some(state) = &mut state
-        && trust.is_some()
+        && vouched
         && findings.exit != 1
     {
         let newest = findings.nodes.iter().filter(|node| node.listed).filter_map(|node| node.newest.as_ref());
         newest.for_each(|note| state.advance(note));
         state.write()?;
     }
-    report::write(&findings, options.json, out)?;
+    report::write(&findings, trust.as_ref(), options.json, out)?;
     Ok(findings.exit)
 }
 
 fn examine(
     vault: &Vault,
-    trust: Option<&Trust>,
+    trust: Option<&TrustFile>,
     anchors: &[Anchor],
     options: &Options,
 ) -> Result<Findings, ReplayError> {
+    let depth = Depth { sha256: options.sha256, identities: options.identities.clone() };
+    let keys = trust.map(TrustFile::trust);
     // Segments first, logs after: in a live vault whatever is listed here is in the log by the time it is read.
     let listing = vault.sessions()?;
     let (names, strays) = vault.nodes()?;
@@ -177,7 +190,7 @@ fn examine(
         let finding = format!("{}: {}", stray.path, stray.what);
         if stray.poses { altered.push(finding) } else { remarks.push(finding) }
     }
-    let (nodes, facts) = check_all(vault, trust, anchors, &listing, &names, options.sha256)?;
+    let (nodes, facts) = check_all(vault, keys, anchors, &listing, &names, &depth)?;
     for anchor in anchors {
         let origin = &anchor.note.checkpoint.origin;
         if !names.contains(origin) {
@@ -204,10 +217,12 @@ fn examine(
         key(a).cmp(&key(b))
     });
     let undecided = doubts(trust, &nodes, &sessions, options.now_us);
+    let exceptions = keys.map(|trust| retention(trust, &sessions)).unwrap_or_default();
     let is_altered = !altered.is_empty()
         || nodes.iter().any(|node| !node.altered.is_empty())
         || sessions.iter().any(|judged| matches!(judged.status, Status::Altered | Status::Missing));
-    let exit = match (is_altered, undecided.is_empty(), sessions.iter().any(|judged| judged.exception)) {
+    let is_exception = !exceptions.is_empty() || sessions.iter().any(|judged| judged.exception);
+    let exit = match (is_altered, undecided.is_empty(), is_exception) {
         (true, _, _) => 1,
         (false, false, _) => 4,
         (false, true, true) => 3,
@@ -217,7 +232,18 @@ fn examine(
     let may_lag = nodes.iter().any(|node| node.behind_anchor)
         || anchors.iter().any(|anchor| !names.contains(&anchor.note.checkpoint.origin))
         || (fresh && sessions.iter().any(|judged| judged.facts.absent.is_some()));
-    Ok(Findings { nodes, sessions, altered, undecided, remarks, sha256: options.sha256, exit, may_lag })
+    Ok(Findings {
+        nodes,
+        sessions,
+        altered,
+        undecided,
+        exceptions,
+        remarks,
+        sha256: options.sha256,
+        opened: !options.identities.is_empty(),
+        exit,
+        may_lag,
+    })
 }
 
 /// A session on its way through the workers.
@@ -233,7 +259,7 @@ fn check_all(
     anchors: &[Anchor],
     listing: &Listing,
     names: &[String],
-    sha256: bool,
+    depth: &Depth,
 ) -> Result<(Vec<NodeFacts>, Vec<Facts>), ReplayError> {
     let done: Mutex<Vec<Facts>> = Mutex::default();
     let keep = |facts| done.lock().unwrap_or_else(PoisonError::into_inner).push(facts);
@@ -242,7 +268,7 @@ fn check_all(
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(64);
     let nodes = std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| work(vault, &receiver, sha256, &keep));
+            scope.spawn(|| work(vault, &receiver, depth, &keep));
         }
         let mut nodes = Vec::new();
         let mut hand_out = |mut plan: Plan| {
@@ -276,12 +302,12 @@ fn check_all(
     Ok((nodes, done.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-fn work(vault: &Vault, receiver: &Mutex<mpsc::Receiver<(Arc<Job>, u32)>>, sha256: bool, keep: &impl Fn(Facts)) {
+fn work(vault: &Vault, receiver: &Mutex<mpsc::Receiver<(Arc<Job>, u32)>>, depth: &Depth, keep: &impl Fn(Facts)) {
     let mut buffer = Vec::new();
     loop {
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, no)) = next else { return };
-        let outcome = check_segment(vault, &job.plan, no, &mut buffer, sha256);
+        let outcome = check_segment(vault, &job.plan, no, &mut buffer, depth);
         if let Some(slot) = job.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(no as usize) {
             *slot = outcome;
         }
@@ -332,52 +358,6 @@ fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
         (Status::Open, Some("open now".to_owned()), Some(since_proof), false)
     };
     Judged { facts, status, reason, exposure_us, exception, anchored }
-}
-
-/// Says why no verdict can be given, whatever the evidence looks like.
-fn doubts(trust: Option<&Trust>, nodes: &[NodeFacts], sessions: &[Judged], now_us: u64) -> Vec<String> {
-    let mut doubts = Vec::new();
-    match trust {
-        None => doubts.push("no trust file was given: signatures of the node could not be checked".to_owned()),
-        Some(trust) if trust.self_asserted => {
-            doubts.push("the trust file is self-asserted: it comes from the bastion that it is to judge".to_owned());
-        }
-        Some(_) => {}
-    }
-    if nodes.is_empty() {
-        doubts.push("the vault holds no node log".to_owned());
-    }
-    for node in nodes {
-        let name = &node.name;
-        if trust.is_some() && !node.listed {
-            doubts.push(format!("the trust file does not list node {name}"));
-        }
-        if node.newest.is_none() {
-            doubts.push(format!("the log of {name} has no checkpoint"));
-        }
-        if node.anchors.is_empty() {
-            doubts.push(format!(
-                "no checkpoint of {name} is known from outside the vault: nothing shows that its end is here"
-            ));
-        }
-        let age_max = trust.and_then(|trust| trust.anchor_age_max).map(|age| age.as_micros());
-        if let (Some(age_max), Some(as_of)) = (age_max, node.as_of_us())
-            && u128::from(now_us.saturating_sub(as_of)) > age_max
-        {
-            doubts.push(format!("the newest anchor of {name} is older than the trust file allows"));
-        }
-    }
-    if let Some(trust) = trust {
-        let absent = trust.nodes.iter().filter(|listed| nodes.iter().all(|node| node.name != listed.key.name()));
-        let mut names: Vec<_> = absent.map(|listed| listed.key.name()).collect();
-        names.dedup();
-        doubts.extend(names.iter().map(|name| format!("the trust file lists node {name}, which has no log here")));
-    }
-    let unanchored = sessions.iter().filter(|judged| !judged.anchored).count();
-    if unanchored > 0 {
-        doubts.push(format!("{unanchored} sessions end after the newest anchor"));
-    }
-    doubts
 }
 
 /// What a node log says about a session, unverified: enough to list it.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use casemate_certs::trust::{Signer, TrustFile};
+
 use super::log::NodeFacts;
 use super::{Findings, Judged, Status};
 use crate::ReplayError;
@@ -23,8 +25,13 @@ const NOT_PROVEN: [&str; 4] = [
 ///
 /// # Errors
 /// The output cannot be written.
-pub(super) fn write(findings: &Findings, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
-    let lines = if json { json_lines(findings) } else { text_lines(findings) };
+pub(super) fn write(
+    findings: &Findings,
+    trust: Option<&TrustFile>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), ReplayError> {
+    let lines = if json { json_lines(findings, trust) } else { text_lines(findings, trust) };
     let written = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
     written.map_err(ReplayError::io("write the report to", Path::new("the output")))
 }
@@ -96,7 +103,7 @@ fn anchors_by_keeper(node: &NodeFacts) -> BTreeMap<&'static str, usize> {
     by
 }
 
-fn json_lines(findings: &Findings) -> Vec<String> {
+fn json_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
     let mut lines: Vec<String> = findings.sessions.iter().map(session_line).collect();
     let mut last = Object::new()
         .with("verdict", findings.verdict())
@@ -127,11 +134,44 @@ fn json_lines(findings: &Findings) -> Vec<String> {
         .with("nodes", nodes)
         .with("altered_findings", findings.all_altered())
         .with("undecided_because", &findings.undecided)
+        .with("exceptions", &findings.exceptions)
+        .with("trust", trust.map(trust_json))
         .with("remarks", findings.all_remarks())
         .with("sha256", findings.sha256)
+        .with("opened_and_read", findings.opened)
         .with("not_proven", NOT_PROVEN);
     lines.push(last.finish());
     lines
+}
+
+/// What the verdict was judged by, so that two people can compare it.
+fn trust_json(file: &TrustFile) -> serde_json::Value {
+    let board = file.board();
+    let signer = |signer: &Signer| serde_json::json!({ "officer": signer.name, "key": signer.fingerprint });
+    let refused: Vec<String> =
+        file.tally().refused.iter().map(|refused| format!("line {}: {}", refused.line, refused.why)).collect();
+    serde_json::json!({
+        "organisation": board.map(|board| &board.organisation),
+        "issued": board.map(|board| rfc3339(board.issued_us)),
+        "fingerprint": file.fingerprint().hex(),
+        "self_asserted": board.is_none(),
+        "quorum": board.map(|board| board.quorum),
+        "signed_by": file.tally().signers.iter().map(signer).collect::<Vec<_>>(),
+        "not_counted": refused,
+    })
+}
+
+fn trust_text(file: &TrustFile) -> Vec<String> {
+    let whose = file.board().map_or_else(
+        || "self-asserted by a bastion".to_owned(),
+        |board| format!("{}, issued {}", board.organisation, rfc3339(board.issued_us)),
+    );
+    let mut lines = vec![whose, format!("fingerprint {} (of sha256sum)", file.fingerprint())];
+    let signers = file.tally().signers.iter();
+    lines.extend(signers.map(|signer| format!("signed by {}, {}", signer.name, signer.fingerprint)));
+    let refused = file.tally().refused.iter();
+    lines.extend(refused.map(|refused| format!("not counted: the signature on line {} {}", refused.line, refused.why)));
+    lines.iter().map(|line| visible(line)).collect()
 }
 
 fn session_line(judged: &Judged) -> String {
@@ -157,7 +197,7 @@ fn session_line(judged: &Judged) -> String {
         .finish()
 }
 
-fn text_lines(findings: &Findings) -> Vec<String> {
+fn text_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
     let as_of = findings.as_of_us().map_or_else(|| "no anchor".to_owned(), |us| format!("as of {}", rfc3339(us)));
     let mut lines = vec![format!("verdict: {} (exit {}), {as_of}", findings.verdict(), findings.exit)];
     let terms: Vec<String> =
@@ -172,8 +212,10 @@ fn text_lines(findings: &Findings) -> Vec<String> {
     };
     section(&mut lines, "altered or missing:", findings.all_altered());
     section(&mut lines, "cannot be decided, because:", findings.undecided.iter().map(|what| visible(what)).collect());
+    section(&mut lines, "to be explained:", findings.exceptions.iter().map(|what| visible(what)).collect());
     let not_clean = findings.sessions.iter().filter(|judged| judged.status != Status::Clean).map(session_text);
     section(&mut lines, "sessions that are not clean:", not_clean.collect());
+    section(&mut lines, "judged by the trust file:", trust.map(trust_text).unwrap_or_default());
     section(&mut lines, "nodes:", findings.nodes.iter().map(node_text).collect());
     section(&mut lines, "remarks, without consequence:", findings.all_remarks());
     let method = if findings.sha256 {
@@ -181,8 +223,13 @@ fn text_lines(findings: &Findings) -> Vec<String> {
     } else {
         "every link, seal, index and leaf; links fix every byte, so the SHA-256 of segments was not computed (--sha256)"
     };
+    let opened = if findings.opened {
+        "every session opens with the identities given, and every event in it was read"
+    } else {
+        "what is encrypted was checked as it is stored; nothing was opened (--identity)"
+    };
     let retention = "files in a directory are tamper-evident, not tamper-proof: no lock was checked";
-    section(&mut lines, "checked:", vec![method.to_owned(), retention.to_owned()]);
+    section(&mut lines, "checked:", [method, opened, retention].map(str::to_owned).to_vec());
     section(&mut lines, "not proven:", NOT_PROVEN.map(str::to_owned).to_vec());
     lines
 }

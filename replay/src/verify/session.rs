@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 
 use casemate_recorder::log::leaf::{Close as CloseLeaf, Open, SegmentRef};
-use casemate_recorder::transcript::block::{Block, HEADER_LEN, Kind, Link};
-use casemate_recorder::transcript::chain::{Chain, IndexEntry, TRAILER_LEN, parse_trailer};
+use casemate_recorder::transcript::block::{Block, Codec, HEADER_LEN, Kind, Link};
+use casemate_recorder::transcript::chain::{Chain, IndexEntry, TRAILER_LEN, events, parse_trailer};
+use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::head::{Head, Protocol, TranscriptKind};
 use casemate_recorder::transcript::seal;
+use casemate_recorder::transcript::wrap::{Identity, unwrap};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
@@ -164,15 +166,27 @@ pub(super) enum Outcome {
     Unreadable(String),
 }
 
+/// What is checked beyond what the links fix.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Depth {
+    /// Whether the SHA-256 of every segment is computed.
+    pub(super) sha256: bool,
+    /// What must open every session; then each event is read as well.
+    pub(super) identities: Vec<Identity>,
+}
+
 /// Checks one segment.
-pub(super) fn check_segment(vault: &Vault, plan: &Plan, no: u32, buffer: &mut Vec<u8>, sha256: bool) -> Outcome {
+pub(super) fn check_segment(vault: &Vault, plan: &Plan, no: u32, buffer: &mut Vec<u8>, depth: &Depth) -> Outcome {
     let Some(logged) = plan.segments.get(&no) else {
         return Outcome::Altered(format!("segment {no} is not named by the log"));
     };
     let path = vault.segment(plan.open.session, no);
     let checked = SegmentReader::open(&path, buffer).and_then(|reader| match reader {
         None => Ok(None),
-        Some(reader) => Check { plan, no, logged, sha256: sha256.then(Sha256::new) }.run(reader).map(Some),
+        Some(reader) => {
+            let sha256 = depth.sha256.then(Sha256::new);
+            Check { plan, no, logged, sha256, identities: &depth.identities }.run(reader).map(Some)
+        }
     });
     match checked {
         Ok(Some(sound)) => Outcome::Sound(Box::new(sound)),
@@ -194,6 +208,7 @@ struct Check<'a> {
     no: u32,
     logged: &'a LoggedSegment,
     sha256: Option<Sha256>,
+    identities: &'a [Identity],
 }
 
 /// What the pass carries from block to block.
@@ -212,6 +227,8 @@ struct Pass {
     next_head: usize,
     stream_bytes: Option<u64>,
     last_mono_us: u64,
+    /// Where events are read as well.
+    keys: Option<LaneKeys>,
 }
 
 impl Check<'_> {
@@ -252,6 +269,9 @@ impl Check<'_> {
         if header.kind != Kind::Head {
             return Err(self.altered("does not begin with HEAD"));
         }
+        if header.codec != Codec::default() {
+            return Err(self.altered("HEAD is compressed or encrypted"));
+        }
         if header.session != self.plan.open.session {
             return Err(self.altered(format!("belongs to session {}", header.session)));
         }
@@ -260,6 +280,10 @@ impl Check<'_> {
         if head.encode() != block.payload {
             return Err(self.altered("HEAD is not in its one valid spelling"));
         }
+        let keys = match self.identities {
+            [] => None,
+            identities => Some(unwrap(&head, identities).map_err(|error| self.altered(error.to_string()))?),
+        };
         let open = &self.plan.open;
         let same = head.node == self.plan.node
             && Some(*head.boot_id) == self.plan.boot_id
@@ -286,6 +310,7 @@ impl Check<'_> {
             next_head: self.plan.heads.partition_point(|head| head.block_no < first_block),
             stream_bytes: None,
             last_mono_us: 0,
+            keys,
         })
     }
 
@@ -327,7 +352,12 @@ impl Check<'_> {
             }
             Kind::Close => self.close(pass, block).map_err(|what| in_block(&what))?,
             Kind::Recovered => self.recovered(pass, block).map_err(|what| in_block(&what))?,
-            Kind::Head | Kind::Data | Kind::Micro | Kind::Unknown(_) => {}
+            Kind::Data | Kind::Micro => {
+                if let Some(keys) = &pass.keys {
+                    events(block, keys).map_err(|error| in_block(&error.to_string()))?;
+                }
+            }
+            Kind::Head | Kind::Unknown(_) => {}
         }
         IndexEntry::of(offset, header, block.link).append_to(&mut pass.index);
         Ok(())

@@ -252,7 +252,7 @@ fn spoil(lab: &Lab, vault: &Vault, change: impl Fn(&Path)) -> casemate_tests::va
         fs::write(&to, fs::read(&path).unwrap()).unwrap();
     }
     change(&copy);
-    Vault { dir: copy, trust: vault.trust.clone() }.verify(&[]).unwrap()
+    Vault { dir: copy, ..vault.clone() }.verify(&[]).unwrap()
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -130,7 +130,7 @@ fn what_is_wrong_with_a_configuration_is_said_with_line_and_remedy() {
     let cases = [
         ("an unknown field", format!("colour = \"red\"\n{good}"), "colour"),
         ("no TOML", format!("{good}\n[[["), "bad.toml:"),
-        ("no encryption said", good.replace("encryption = \"none\"", ""), "encryption"),
+        ("no encryption said", good.replace("encryption = \"age\"", ""), "encryption"),
         ("a durability of its own", good.replace("[listen]", "durability_x = 1\n[listen]"), "durability_x"),
         ("a port that is none", good.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:99999"), "address"),
         ("a person that is nobody", good.replace("person = \"alice\"", "person = \"nobody\""), "nobody"),

@@ -6,9 +6,11 @@
 mod bad_input;
 mod daemon;
 mod login;
+mod secrecy;
 mod session;
 mod story;
 mod transparency;
+mod trust;
 
 use std::time::Duration;
 

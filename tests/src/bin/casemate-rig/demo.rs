@@ -108,7 +108,7 @@ fn story(vault: &Vault) -> Result<()> {
     let name = segment.file_name().unwrap_or_default().to_string_lossy();
     say(&format!("  one bit of byte {at} of {name} is flipped, in a copy of the vault"))?;
     command("casemate-replay verify COPY --trust trust.toml; echo $?")?;
-    let forged = Vault { dir: copy.path().to_owned(), trust: vault.trust.clone() };
+    let forged = Vault { dir: copy.path().to_owned(), ..vault.clone() };
     let verdict = forged.verify(&[])?;
     shown(&forged.replay("verify", &["--trust", &vault.trust.display().to_string()])?.out())?;
     say(&format!("  {}: the forgery is found", verdict.exit))?;

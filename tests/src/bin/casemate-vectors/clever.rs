@@ -170,10 +170,11 @@ pub(crate) fn logs(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
     let swap =
         |desk: &Desk| edit_trust(desk, |trust| trust.nodes.iter_mut().for_each(|node| node.key = listed.clone()));
     case(three, "wrong-trust-key", "the trust file has another key for the node").unanchored().make(swap)?;
-    case(three, "trust-expired-before-boot", "the node's key had ended before it signed anything")
-        .make(|desk| edit_trust(desk, |trust| trust.nodes.iter_mut().for_each(|node| node.until_us = Some(HOUR_US))))?;
+    case(three, "trust-expired-before-boot", "the node's key had ended before it signed anything").make(|desk| {
+        edit_trust(desk, |trust| trust.nodes.iter_mut().for_each(|node| node.period.until_us = Some(HOUR_US)))
+    })?;
     case(three, "trust-begins-after-the-end", "the node's key counts only from later on").make(|desk| {
-        edit_trust(desk, |trust| trust.nodes.iter_mut().for_each(|node| node.from_us = three.now_us + HOUR_US))
+        edit_trust(desk, |trust| trust.nodes.iter_mut().for_each(|node| node.period.from_us = three.now_us + HOUR_US))
     })?;
     let slip: Slip = three.slips.first().context("a slip")?.parse()?;
     let forged = slip.note().checkpoint.clone().sign(&other)?;

@@ -29,6 +29,11 @@ impl Desk {
         self.dir.path()
     }
 
+    /// The key of the officer who signs trust files.
+    pub(crate) fn officer(&self) -> &Path {
+        &self.sound.officer
+    }
+
     /// Where a file lies.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)

@@ -11,7 +11,7 @@ mod record;
 use std::fs;
 
 use anyhow::Result;
-use casemate_tests::vectors;
+use casemate_tests::{keys, vectors};
 use record::{Shelf, Sound};
 
 /// The sound vaults.
@@ -28,7 +28,10 @@ struct Sounds {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let shelf = Shelf { dir: vectors::dir().join("vaults") };
+    let secrets = tempfile::tempdir()?;
+    let officer = secrets.path().join("officer");
+    keys::make(&officer, "ed25519")?;
+    let shelf = Shelf { dir: vectors::dir().join("vaults"), officer };
     if shelf.dir.exists() {
         fs::remove_dir_all(&shelf.dir)?;
     }

@@ -3,12 +3,13 @@
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use casemate_certs::trust::Trust;
+use casemate_certs::trust::{Authority, Officer, OfficerKey, Period, Trust, TrustedNode};
 use casemate_tests::forge::node_key;
+use casemate_tests::keys;
 
 use crate::Sounds;
 use crate::desk::{Case, Desk};
-use crate::record::{HOUR_US, Shelf, trust};
+use crate::record::{HOUR_US, Shelf, sign, trust};
 
 /// Nothing is wrong with the vault; what is asked decides.
 pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
@@ -53,14 +54,61 @@ pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
     case(three, "no-trust-file", "no key to check anything with").untrusting().undecided().as_is()?;
     case(three, "trust-self-asserted", "the trust file was made by the bastion")
         .undecided()
-        .make(|desk| edit_trust(desk, |trust| trust.self_asserted = true))?;
-    let stranger = trust(&[("node-9", node_key("node-9"))])?.nodes;
+        .make(|desk| edit_trust(desk, |trust| trust.authority = Authority::Bastion))?;
+    let stranger = trust(&[("node-9", node_key("node-9"))], &three.officer)?.nodes;
     case(three, "trust-lists-an-absent-node", "a node of the trust file has no log here")
         .undecided()
         .make(|desk| edit_trust(desk, |trust| trust.nodes.extend(stranger.clone())))?;
     case(three, "trust-lists-another-node", "the log is that of a node that is not listed")
         .undecided()
         .make(|desk| edit_trust(desk, |trust| trust.nodes = stranger.clone()))?;
+    case(three, "trust-unsigned", "no officer signed the trust file")
+        .undecided()
+        .make(|desk| desk.remove("trust.toml.sig"))?;
+    case(three, "trust-edited-after-signing", "one byte more in the trust file than the officer signed")
+        .undecided()
+        .make(|desk| desk.edit("trust.toml", |bytes| bytes.push(b'\n')))?;
+    case(three, "trust-signed-by-a-stranger", "the signature is good, and by nobody who is listed").undecided().make(
+        |desk| {
+            let own = desk.path("stranger");
+            keys::make(&own, "ed25519")?;
+            sign(&desk.path("trust.toml"), &own)?;
+            desk.remove("stranger")?;
+            desk.remove("stranger.pub")
+        },
+    )?;
+    case(three, "trust-below-quorum", "two officers must sign, and one did").undecided().make(|desk| {
+        let line = keys::make(&desk.path("second"), "ed25519")?;
+        desk.remove("second")?;
+        desk.remove("second.pub")?;
+        let officer =
+            Officer { name: "Grace Hopper".to_owned(), key: OfficerKey::parse(&line)?, period: Period::ALWAYS };
+        edit_trust(desk, |trust| {
+            if let Authority::Officers(board) = &mut trust.authority {
+                board.officers.push(officer);
+                board.quorum = 2;
+            }
+        })
+    })?;
+    case(three, "trust-issued-later", "the trust file is of tomorrow").undecided().make(|desk| {
+        edit_trust(desk, |trust| {
+            if let Authority::Officers(board) = &mut trust.authority {
+                board.issued_us = three.now_us + 24 * HOUR_US;
+            }
+        })
+    })?;
+    let period = Period { from_us: 0, until_us: Some(HOUR_US) };
+    let earlier = trust(&[("node-1", node_key("node-5"))], &three.officer)?.nodes;
+    let earlier: Vec<_> = earlier.into_iter().map(|node| TrustedNode { period, ..node }).collect();
+    case(three, "trust-names-a-log-before-this-one", "a key of the node ended before this log begins")
+        .undecided()
+        .make(|desk| edit_trust(desk, |trust| trust.nodes.extend(earlier.clone())))?;
+    case(three, "retention-too-short", "the trust file asks for two years, and the sessions are kept for 400 days")
+        .exceptions()
+        .make(|desk| {
+            let years = std::time::Duration::from_secs(730 * 24 * 3600);
+            edit_trust(desk, |trust| trust.retention.min = Some(years))
+        })?;
     let age =
         |desk: &Desk| edit_trust(desk, |trust| trust.anchor_age_max = Some(std::time::Duration::from_secs(24 * 3600)));
     case(three, "anchor-young-enough", "the anchor is 23 hours old, and 24 are allowed")
@@ -71,7 +119,9 @@ pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         .undecided()
         .make(age)?;
     case(three, "key-retired-after-the-end", "the node's key ended after the last signature").make(|desk| {
-        edit_trust(desk, |trust| trust.nodes.iter_mut().for_each(|node| node.until_us = Some(three.now_us + HOUR_US)))
+        edit_trust(desk, |trust| {
+            trust.nodes.iter_mut().for_each(|node| node.period.until_us = Some(three.now_us + HOUR_US))
+        })
     })?;
     case(three, "trust-is-no-trust-file", "the trust file is another file")
         .usage()
@@ -103,7 +153,8 @@ pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
 pub(crate) fn edit_trust(desk: &Desk, change: impl FnOnce(&mut Trust)) -> Result<()> {
     let mut trust = Trust::parse(&String::from_utf8(desk.read("trust.toml")?)?)?;
     change(&mut trust);
-    desk.write("trust.toml", trust.to_text().as_bytes())
+    desk.write("trust.toml", trust.to_text().as_bytes())?;
+    sign(&desk.path("trust.toml"), desk.officer())
 }
 
 /// A checkpoint with another root under the same signature.

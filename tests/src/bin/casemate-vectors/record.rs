@@ -1,20 +1,23 @@
 //! Sound vaults, made by the real recorder: a few sessions of a few events each.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use casemate_certs::trust::{Trust, TrustedNode};
+use casemate_certs::trust::{Authority, Board, Officer, OfficerKey, Period, Trust, TrustedNode};
 use casemate_certs::vkey::NodePublicKey;
 use casemate_recorder::clock::{Clock, SystemClock};
 use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, exec, exit, grant, identity, ssh_in, ssh_out};
+use casemate_recorder::transcript::wrap::Identity;
 use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, Session, SessionSpec, TranscriptKind};
 use casemate_tests::forge::{newest_note, node_key};
-use casemate_tests::vectors;
+use casemate_tests::process::{nothing, run};
+use casemate_tests::{keys, vectors};
 use ed25519_dalek::SigningKey;
 
 /// An hour, in microseconds.
@@ -36,6 +39,8 @@ pub(crate) struct Sound {
     pub(crate) slips: Vec<String>,
     /// When it was recorded, to the end.
     pub(crate) now_us: u64,
+    /// The key of the officer who signs trust files.
+    pub(crate) officer: PathBuf,
 }
 
 /// The clocks of a machine that live in the past, and jump when they are told to.
@@ -74,15 +79,16 @@ struct Node {
 
 impl Node {
     fn start(name: &'static str) -> Result<Self> {
-        Self::with(name, tempfile::tempdir()?, Duration::from_secs(900))
+        Self::with(name, tempfile::tempdir()?, Duration::from_secs(900), false)
     }
 
-    fn with(name: &'static str, dir: tempfile::TempDir, segment_age: Duration) -> Result<Self> {
+    fn with(name: &'static str, dir: tempfile::TempDir, segment_age: Duration, encrypted: bool) -> Result<Self> {
         let clock = Arc::new(Past::new());
         let (state, vault) = (dir.path().join("state"), dir.path().join("vault"));
         let config = RecorderConfig {
             clock: Arc::<Past>::clone(&clock),
             segment_age,
+            recipients: encrypted.then(|| Identity::generate().recipient()).into_iter().collect(),
             ..RecorderConfig::new(state, vault, name.to_owned(), node_key(name))
         };
         Ok(Self { recorder: Recorder::start(config)?, dir, clock, name })
@@ -135,18 +141,40 @@ async fn put(session: &Session, side: Side, event: Event) -> Result<()> {
     Ok(())
 }
 
-/// Writes a trust file that lists these nodes from the beginning of time.
-pub(crate) fn trust(nodes: &[(&str, SigningKey)]) -> Result<Trust> {
+/// Makes a trust file that lists these nodes from the beginning of time, for one officer to sign.
+pub(crate) fn trust(nodes: &[(&str, SigningKey)], officer: &Path) -> Result<Trust> {
+    let officer = Officer {
+        name: "Ada Lovelace".to_owned(),
+        key: OfficerKey::parse(&keys::public_line(officer)?)?,
+        period: Period { from_us: START_US - HOUR_US, until_us: None },
+    };
+    let board = Board {
+        organisation: "Example Bank".to_owned(),
+        issued_us: START_US - HOUR_US,
+        quorum: 1,
+        officers: vec![officer],
+    };
     let nodes = nodes.iter().map(|(name, key)| {
-        Ok(TrustedNode { key: NodePublicKey::new(name, key.verifying_key())?, from_us: 0, until_us: None })
+        Ok(TrustedNode { key: NodePublicKey::new(name, key.verifying_key())?, period: Period::ALWAYS })
     });
-    Ok(Trust { self_asserted: false, anchor_age_max: None, nodes: nodes.collect::<Result<_>>()? })
+    let nodes = nodes.collect::<Result<_>>()?;
+    Ok(Trust { authority: Authority::Officers(board), ..Trust::self_asserted(None, nodes) })
+}
+
+/// Signs a trust file as an officer does.
+pub(crate) fn sign(file: &Path, officer: &Path) -> Result<()> {
+    let _ = std::fs::remove_file(file.with_extension("toml.sig"));
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-Y", "sign", "-n", "casemate-trust-v1", "-f"]).arg(officer).arg(file);
+    run(&mut command, nothing(), Duration::from_secs(60))?.ok().map(drop)
 }
 
 /// Where vaults are put together.
 pub(crate) struct Shelf {
     /// Its directory: `vaults/`.
     pub(crate) dir: PathBuf,
+    /// The key of the officer who signs trust files.
+    pub(crate) officer: PathBuf,
 }
 
 impl Shelf {
@@ -157,13 +185,14 @@ impl Shelf {
             vectors::copy(vault, &dir.join("vault"))?;
         }
         let keys: Vec<_> = nodes.iter().map(|node| (*node, node_key(node))).collect();
-        vectors::write(&dir.join("trust.toml"), trust(&keys)?.to_text().as_bytes())?;
+        vectors::write(&dir.join("trust.toml"), trust(&keys, &self.officer)?.to_text().as_bytes())?;
+        sign(&dir.join("trust.toml"), &self.officer)?;
         for node in nodes {
             let kept = if *node == "node-1" { "kept.note".to_owned() } else { format!("kept-{node}.note") };
             vectors::write(&dir.join(kept), &std::fs::read(dir.join(newest_note(&dir, node)?))?)?;
         }
         let (sessions, slips) = found.sessions.into_iter().unzip();
-        Ok(Sound { name, dir, sessions, slips, now_us: found.now_us })
+        Ok(Sound { name, dir, sessions, slips, now_us: found.now_us, officer: self.officer.clone() })
     }
 }
 
@@ -207,9 +236,9 @@ pub(crate) async fn two_nodes(shelf: &Shelf) -> Result<Sound> {
     shelf.add("two-nodes", &vaults, &["node-1", "node-2"], Found { sessions, now_us: last_us })
 }
 
-/// A session of several segments, which rolled because time went by.
+/// An encrypted session of several segments, which rolled because time went by.
 pub(crate) async fn long(shelf: &Shelf) -> Result<Sound> {
-    let node = Node::with("node-1", tempfile::tempdir()?, Duration::from_secs(60))?;
+    let node = Node::with("node-1", tempfile::tempdir()?, Duration::from_secs(60), true)?;
     let session = node.open().await?;
     for step in 0..3 {
         put(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, Bytes::from(format!("part {step}\n")))).await?;
@@ -223,9 +252,9 @@ pub(crate) async fn long(shelf: &Shelf) -> Result<Sound> {
     shelf.add("long", &[&dir.path().join("vault")], &["node-1"], Found { sessions: vec![found], now_us })
 }
 
-/// A vault as it is while a session is live, and as it is after that session's node was killed and started again.
+/// An encrypted vault as it is while a session is live, and as it is after that session's node was killed and started again.
 pub(crate) async fn live_and_recovered(shelf: &Shelf) -> Result<[Sound; 2]> {
-    let node = Node::start("node-1")?;
+    let node = Node::with("node-1", tempfile::tempdir()?, Duration::from_secs(900), true)?;
     let closed = node.session("closed\n").await?;
     let session = node.open().await?;
     put(&session, Side::Client, Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"to be cut\r"))).await?;
@@ -237,7 +266,7 @@ pub(crate) async fn live_and_recovered(shelf: &Shelf) -> Result<[Sound; 2]> {
     vectors::copy(node.dir.path(), killed.path())?;
     let found = Found { sessions: sessions.clone(), now_us: node.clock.now().wall_us };
     let live = shelf.add("live", &[&killed.path().join("vault")], &[node.name], found)?;
-    let next = Node::with("node-1", killed, Duration::from_secs(900))?;
+    let next = Node::with("node-1", killed, Duration::from_secs(900), true)?;
     next.settled(3)?;
     let (dir, now_us) = next.stop();
     let vault = dir.path().join("vault");

@@ -1,0 +1,92 @@
+//! The end of a turn: written, synced where that is due, and told to everybody who waits for it.
+
+use std::io;
+
+use super::sink::Turn;
+use super::thread::Journal;
+use crate::keeper::Job;
+use crate::log::slip::Slip;
+use crate::session::Watermark;
+use crate::transcript::Stamp;
+use crate::transcript::head::Durability;
+
+/// `fdatasync` under durability `process`.
+pub(super) const PROCESS_SYNC_EVERY_US: u64 = 200_000;
+
+impl Journal {
+    /// Writes the turn, syncs it where that is due, and tells everybody.
+    pub(super) fn commit(&mut self) -> io::Result<()> {
+        let mut turn = std::mem::take(&mut self.sink.turn);
+        if let Some(error) = turn.failed.take() {
+            return Err(error);
+        }
+        if turn.must_sync || turn.checkpoint {
+            // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
+            self.sink.sync_placed()?;
+        }
+        if self.sink.journal.buffered() > 0 {
+            self.sink.journal.write()?;
+        }
+        // A frozen recorder writes what closes sessions, and lets nothing on.
+        if self.sink.queue.frozen().is_none() {
+            for (shared, number) in &turn.moved {
+                shared.publish(Watermark::Written, *number);
+            }
+        }
+        for job in turn.jobs.drain(..) {
+            self.hand_over(job);
+        }
+        self.unsynced.append(&mut turn.moved);
+
+        let now = self.sink.queue.now();
+        let due = match self.durability {
+            Durability::Strict | Durability::Causal => !self.unsynced.is_empty(),
+            Durability::Process => {
+                !self.unsynced.is_empty() && now.boot_us.saturating_sub(self.synced_at_us) >= PROCESS_SYNC_EVERY_US
+            }
+        };
+        if due || turn.must_sync || turn.checkpoint {
+            self.sink.sync_placed()?;
+            self.sink.journal.sync()?;
+            self.synced_at_us = now.boot_us;
+            for (shared, number) in self.unsynced.drain(..) {
+                if self.sink.queue.frozen().is_none() {
+                    shared.publish(Watermark::Durable, number);
+                }
+            }
+        }
+        self.after_sync(turn, now)
+    }
+
+    /// Everything of the turn is durable: sign the log's head, publish, answer.
+    fn after_sync(&mut self, turn: Turn, now: Stamp) -> io::Result<()> {
+        if turn.checkpoint || !turn.slips.is_empty() {
+            let note = self.sink.log.checkpoint()?;
+            for (session, reply) in turn.slips {
+                let slip = Slip::new(note.clone(), session).map_err(io::Error::other)?;
+                // Whoever no longer waits does not need the slip.
+                drop(reply.send(Ok(slip)));
+            }
+            self.hand_over(Job::Checkpoint { note, wall_us: now.wall_us });
+        }
+        for job in turn.publish {
+            self.hand_over(job);
+        }
+        for (reply, frozen) in turn.denied {
+            drop(reply.send(Err(frozen)));
+        }
+        for (reply, session) in turn.opened {
+            // A caller that went away drops the handle, which closes the session.
+            drop(reply.send(session));
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, job: Job) {
+        if let Job::Block { bytes, .. } = &job {
+            self.backlog.enter(bytes.len());
+        }
+        // A keeper that stopped has said why, and that froze everything.
+        let _ = self.keeper.send(job);
+    }
+}

@@ -1,0 +1,102 @@
+//! From a bastion that vouches for itself to a verdict that an auditor can sign: the officers' trust file and a checkpoint
+//! that was kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use casemate_tests::bastion::Bastion;
+use casemate_tests::client::Route;
+use casemate_tests::keys;
+use casemate_tests::process::{nothing, run};
+use casemate_tests::rig::Lab;
+use casemate_tests::vault::Vault;
+
+use super::closed_sessions;
+
+/// Copies the newest checkpoint out of a vault with one node, to where the bastion cannot reach it.
+fn keep(vault: &Vault, desk: &Path) -> PathBuf {
+    let log = fs::read_dir(vault.dir.join("v1/log")).unwrap().next().unwrap().unwrap().path();
+    let days = fs::read_dir(log.join("cp")).unwrap().map(|day| day.unwrap().path());
+    let notes = days.flat_map(|day| fs::read_dir(day).unwrap().map(|note| note.unwrap().path()));
+    let size = |note: &PathBuf| -> u64 {
+        note.file_name().unwrap().to_str().unwrap().split('-').next().unwrap().parse().unwrap()
+    };
+    let kept = desk.join("kept.note");
+    fs::copy(notes.max_by_key(size).unwrap(), &kept).unwrap();
+    kept
+}
+
+/// Signs as `casemate trust check --help` says.
+fn sign(officer: &Path, file: &Path) {
+    let line = format!(
+        "ssh-keygen -Y sign -n casemate-trust-v1 -f '{}' < '{1}' >> '{1}.sig'",
+        officer.display(),
+        file.display()
+    );
+    run(Command::new("sh").args(["-c", &line]), nothing(), Duration::from_secs(30)).unwrap().ok().unwrap();
+}
+
+#[test]
+fn officers_and_a_kept_checkpoint_take_a_vault_from_undecided_to_clean() {
+    let lab = Lab::start().unwrap();
+    for word in ["one", "two"] {
+        assert_eq!(lab.exec(Route::Through, &format!("echo {word}")).unwrap().code(), 0);
+    }
+    closed_sessions(&lab.vault(), 2);
+    lab.bastion.stop();
+    let desk = tempfile::tempdir().unwrap();
+    let mut vault = lab.vault();
+    let kept = keep(&vault, desk.path());
+    let kept = ["--checkpoint", kept.to_str().unwrap()];
+
+    // The bastion vouches for itself: nothing is decided, whatever was kept.
+    let verdict = vault.verify(&kept).unwrap();
+    assert_eq!((verdict.exit, verdict.term("clean")), (4, 3), "{}", verdict.summary);
+
+    // What it asks for goes into a file that it cannot sign.
+    let config = lab.bastion.config();
+    let asked = Bastion::casemate(&["trust", "request", "--config", config.to_str().unwrap()]).unwrap().ok().unwrap();
+    let asked = asked.out();
+    let node = asked.split_once("\n\n[[node]]").unwrap().1;
+    let mut text =
+        "version = 1\nself_asserted = false\norganisation = \"Example Bank\"\nissued = 2026-01-02T00:00:00Z\n\
+                    quorum = 2\nanchor_age_max = \"1h\"\nretain_min = \"365d\"\n"
+            .to_owned();
+    let officers = [("Ada", "ed25519"), ("Bob", "ecdsa")].map(|(name, kind)| {
+        let key = desk.path().join(name);
+        let public = keys::make(&key, kind).unwrap();
+        text += &format!("\n[[officer]]\nname = \"{name}\"\nkey = \"{public}\"\nfrom = 2026-01-01T00:00:00Z\n");
+        key
+    });
+    let file = desk.path().join("trust.toml");
+    fs::write(&file, format!("{text}\n[[node]]{node}")).unwrap();
+    vault.trust = file.clone();
+    let trust = ["trust", "check", "--trust", file.to_str().unwrap()];
+    let exits = |vault: &Vault| (Bastion::casemate(&trust).unwrap().code(), vault.verify(&kept).unwrap().exit);
+    assert_eq!(exits(&vault), (1, 4), "nobody signed");
+    sign(&officers[0], &file);
+    assert_eq!(exits(&vault), (1, 4), "one of two signed");
+    sign(&officers[1], &file);
+    assert_eq!(exits(&vault), (0, 0), "{}", vault.verify(&kept).unwrap().summary);
+    let verdict = vault.verify(&kept).unwrap();
+    assert_eq!(verdict.summary["trust"]["organisation"], "Example Bank");
+    assert_eq!(verdict.summary["trust"]["signed_by"].as_array().unwrap().len(), 2);
+    assert_eq!(vault.verify(&[]).unwrap().exit, 4, "without an anchor nothing shows that the end is here");
+
+    // The officers vouch for a key, not for what comes under its name.
+    let session = &vault.of_kind("session").unwrap()[0]["session"];
+    let found = run(
+        Command::new("find").arg(&vault.dir).args(["-path", &format!("*{}*.seg", session.as_str().unwrap())]),
+        nothing(),
+        Duration::from_secs(30),
+    );
+    let segment = PathBuf::from(found.unwrap().out().trim_end());
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&segment).unwrap();
+    fs::write(&segment, bytes).unwrap();
+    assert_eq!(vault.verify(&kept).unwrap().exit, 1);
+}
