@@ -22,7 +22,7 @@ pub(crate) fn transcripts(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
     let case = |sound, name, what: &str| Case::new(shelf, sound, name, what).altered().status(1, "altered");
     let own = SigningKey::from_bytes(&[9; 32]);
     case(three, "block-edited-and-relinked", "a payload is changed, all links and the index are computed anew")
-        .make(|desk| relink(desk, None, |all| with(all, 2, |block| flip_last(block))))?;
+        .make(|desk| relink(desk, None, |all| with(all, 2, flip_last)))?;
     case(three, "block-removed-and-relinked", "a block is gone, all numbers and links are computed anew")
         .make(|desk| relink(desk, None, |all| drop(all.remove(2))))?;
     case(three, "block-doubled-and-relinked", "a block is there twice, all links are computed anew").make(|desk| {
@@ -41,14 +41,14 @@ pub(crate) fn transcripts(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         })
     })?;
     case(three, "resealed-with-a-key-of-ones-own", "edited, relinked, and sealed by a key that the log does not name")
-        .make(|desk| relink(desk, Some(&own), |all| with(all, 2, |block| flip_last(block))))?;
+        .make(|desk| relink(desk, Some(&own), |all| with(all, 2, flip_last)))?;
     case(three, "session-key-replaced", "HEAD names the attacker's key, and every seal is by it").make(|desk| {
         relink(desk, Some(&own), |all| {
-            with(all, 0, |head| replace_key(head, &leaves(desk.dir()).unwrap_or_default(), &own))
+            with(all, 0, |head| replace_key(head, &leaves(desk.dir()).unwrap_or_default(), &own));
         })
     })?;
     case(recovered, "recovery-resealed", "RECOVERED is signed by a key that no BOOT vouches for")
-        .make(|desk| relink(desk, Some(&own), |all| with(all, 1, |block| flip_last(block))))?;
+        .make(|desk| relink(desk, Some(&own), |all| with(all, 1, flip_last)))?;
     case(three, "two-sessions-spliced", "blocks of one session in the transcript of another, all links computed anew")
         .make(|desk| {
             let other = blocks(&desk.read(&desk.segment(2, 0)?)?);
@@ -70,7 +70,7 @@ pub(crate) fn transcripts(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         "a transcript is changed, and the log's entry with it, without the node's key",
     )
     .make(|desk| {
-        relink(desk, None, |all| with(all, 2, |block| flip_last(block)))?;
+        relink(desk, None, |all| with(all, 2, flip_last))?;
         let entries = desk.tile("entries")?;
         let mut all = leaves(desk.dir())?;
         admit(&desk.read(&desk.segment(1, 0)?)?, desk.id(1)?.parse()?, &mut all);
@@ -181,11 +181,11 @@ pub(crate) fn logs(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
     let forged = Slip::new(forged, slip.session())?.to_string();
     case(three, "slip-by-another-key", "a slip in the node's name by a key that is not its own")
         .anchor("--slip", forged)
-        .as_is()?;
+        .untouched()?;
     let stranger = Slip::new(slip.note().clone(), anew.sessions.first().context("a session")?.parse()?)?.to_string();
     case(three, "slip-of-an-unknown-session", "a good checkpoint, for a session that the log never opened")
         .anchor("--slip", stranger)
-        .as_is()
+        .untouched()
 }
 
 /// Edits the blocks of the second session, and makes everything in it fit again.

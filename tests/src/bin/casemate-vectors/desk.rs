@@ -238,7 +238,7 @@ impl<'a> Case<'a> {
     }
 
     /// Leaves the vault as it is.
-    pub(crate) fn as_is(self) -> Result<()> {
+    pub(crate) fn untouched(self) -> Result<()> {
         self.make(|_| Ok(()))
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn forgeries(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         all.retain(|leaf| !matches!(leaf, Leaf::Open(open) if open.session == id));
     })?;
     forked("open-leaf-twice", "a session is opened twice", &|all, id| {
-        repeat(all, id, |leaf| matches!(leaf, Leaf::Open(_)))
+        repeat(all, id, |leaf| matches!(leaf, Leaf::Open(_)));
     })?;
     forked("session-erased-from-the-log", "no entry speaks of a session, and an ordinal is missing", &|all, id| {
         all.retain(|leaf| session_of(leaf) != Some(id));
@@ -42,7 +42,7 @@ pub(crate) fn forgeries(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         all.retain(|leaf| !matches!(leaf, Leaf::Segment(segment) if segment.session == id));
     })?;
     forked("close-leaf-twice", "a session is closed twice", &|all, id| {
-        repeat(all, id, |leaf| matches!(leaf, Leaf::Close(_)))
+        repeat(all, id, |leaf| matches!(leaf, Leaf::Close(_)));
     })?;
     forked("close-leaf-names-another-link", "CLOSE ends the session with another link", &|all, id| {
         closes(all, id, |close| close.last_link = Link([1; 32]));

@@ -11,47 +11,54 @@ use crate::Sounds;
 use crate::desk::{Case, Desk};
 use crate::record::{HOUR_US, Shelf, sign, trust};
 
+/// What is done to the bytes of a file.
+type Cut = fn(&mut Vec<u8>);
+
 /// Nothing is wrong with the vault; what is asked decides.
 pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
     let Sounds { three, anew, two, long, live, recovered, .. } = sounds;
     let case = |sound, name, what: &str| Case::new(shelf, sound, name, what);
-    case(three, "good-anchored", "a sound vault, and the newest checkpoint was kept").as_is()?;
-    case(anew, "good-one-session", "the smallest sound vault").as_is()?;
-    case(long, "good-several-segments", "a session that rolled over several segments").as_is()?;
+    case(three, "good-anchored", "a sound vault, and the newest checkpoint was kept").untouched()?;
+    case(anew, "good-one-session", "the smallest sound vault").untouched()?;
+    case(long, "good-several-segments", "a session that rolled over several segments").untouched()?;
     case(two, "good-two-nodes", "two nodes share a vault, and an anchor of each was kept")
         .anchor("--checkpoint", "kept-node-2.note")
-        .as_is()?;
+        .untouched()?;
     case(two, "one-node-without-anchor", "two nodes share a vault, and an anchor of one was kept")
         .undecided()
-        .as_is()?;
+        .untouched()?;
     case(recovered, "recovered-after-a-kill", "the node was killed; the next start ended the session")
         .exceptions()
         .status(0, "clean")
         .status(1, "recovered")
-        .as_is()?;
-    case(live, "open-now", "a session is open, and the node spoke a moment ago").status(1, "open").as_is()?;
+        .untouched()?;
+    case(live, "open-now", "a session is open, and the node spoke a moment ago").status(1, "open").untouched()?;
     case(live, "open-and-silent", "a session is open, and the node said nothing for an hour")
         .later(HOUR_US)
         .exceptions()
         .status(1, "open")
-        .as_is()?;
+        .untouched()?;
     case(live, "open-under-its-slip", "the slip of a live session anchors what was logged until then")
         .slip(1)
-        .as_is()?;
-    case(three, "no-anchor", "nothing was kept outside").unanchored().undecided().status(2, "unanchored").as_is()?;
+        .untouched()?;
+    case(three, "no-anchor", "nothing was kept outside")
+        .unanchored()
+        .undecided()
+        .status(2, "unanchored")
+        .untouched()?;
     case(three, "slip-of-the-second", "a slip anchors its session and those before it")
         .slip(1)
         .undecided()
         .status(0, "clean")
         .status(1, "clean")
         .status(2, "unanchored")
-        .as_is()?;
+        .untouched()?;
     case(three, "slip-of-the-last", "the last slip leaves only the control transcript's end open")
         .slip(2)
         .undecided()
         .status(2, "clean")
-        .as_is()?;
-    case(three, "no-trust-file", "no key to check anything with").untrusting().undecided().as_is()?;
+        .untouched()?;
+    case(three, "no-trust-file", "no key to check anything with").untrusting().undecided().untouched()?;
     case(three, "trust-self-asserted", "the trust file was made by the bastion")
         .undecided()
         .make(|desk| edit_trust(desk, |trust| trust.authority = Authority::Bastion))?;
@@ -120,7 +127,7 @@ pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         .make(age)?;
     case(three, "key-retired-after-the-end", "the node's key ended after the last signature").make(|desk| {
         edit_trust(desk, |trust| {
-            trust.nodes.iter_mut().for_each(|node| node.period.until_us = Some(three.now_us + HOUR_US))
+            trust.nodes.iter_mut().for_each(|node| node.period.until_us = Some(three.now_us + HOUR_US));
         })
     })?;
     case(three, "trust-is-no-trust-file", "the trust file is another file")
@@ -144,9 +151,9 @@ pub(crate) fn questions(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
         .usage()
         .unanchored()
         .anchor("--slip", "casemate-slip node-1 7")
-        .as_is()?;
+        .untouched()?;
     let garbled = three.slips.first().map(|slip| resized(slip)).unwrap_or_default();
-    case(three, "slip-garbled", "another size in a slip").usage().unanchored().anchor("--slip", garbled).as_is()
+    case(three, "slip-garbled", "another size in a slip").usage().unanchored().anchor("--slip", garbled).untouched()
 }
 
 /// Edits the trust file on the desk.
@@ -261,7 +268,7 @@ pub(crate) fn files(shelf: &Shelf, sounds: &Sounds) -> Result<()> {
             .status(0, "altered")
             .make(|desk| desk.flip(&desk.segment(0, 0)?, at))?;
     }
-    let cuts: [(&'static str, &str, fn(&mut Vec<u8>)); 5] = [
+    let cuts: [(&'static str, &str, Cut); 5] = [
         ("segment-cut-in-the-middle", "half of a segment", |bytes| bytes.truncate(bytes.len() / 2)),
         ("segment-without-trailer", "the last 16 bytes are gone", |bytes| bytes.truncate(bytes.len() - 16)),
         ("segment-empty", "a segment of no bytes", Vec::clear),
