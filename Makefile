@@ -23,7 +23,7 @@ run: ## Start a bastion here with a working configuration, and print the lines t
 	@CASEMATE_BINS=$(RELEASE) scripts/run
 
 test: ## Run all tests (what CI runs)
-	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko age cargo-nextest
+	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko python3-cryptography age cargo-nextest
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug $(CARGO) nextest run --locked --workspace $(ARGS)
 
@@ -57,7 +57,7 @@ rig-stop: ## End exactly what `make rig DIR=…` started
 	@$(RELEASE)/casemate-rig stop "$(DIR)"
 
 soak: ## The long forms of the tests: full sizes, 300 kills per durability (an hour or more)
-	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko age cargo-nextest
+	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko python3-cryptography age cargo-nextest
 	$(BUILD) --release
 	CASEMATE_SOAK=1 CASEMATE_BINS=$(RELEASE) $(CARGO) nextest run --locked --release -p casemate-tests --profile soak $(ARGS)
 

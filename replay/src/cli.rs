@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::export::{self, Format};
 use crate::reader::{End, Transcript};
 use crate::safe::visible;
-use crate::time::now_us;
+use crate::time::{now_us, parse_time};
 use crate::vault::Vault;
 use crate::verify::{self, Options};
 use crate::{ReplayError, ls, show};
@@ -86,6 +86,9 @@ enum Verb {
         /// Also compute the SHA-256 of every segment. The links fix every byte without it.
         #[arg(long)]
         sha256: bool,
+        /// The time of the verdict, RFC 3339 or microseconds since 1970; the present without it.
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        at: Option<u64>,
     },
 }
 
@@ -123,18 +126,11 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
             }
             .map(|()| 0)
         }
-        Verb::Verify { source, checkpoint, slip, state, sha256 } => {
+        Verb::Verify { source, checkpoint, slip, state, sha256, at } => {
             let vault = Vault::open(&source)?;
-            let options = Options {
-                checkpoints: checkpoint,
-                slips: slip,
-                state,
-                trust,
-                identities,
-                sha256,
-                json,
-                now_us: now_us(),
-            };
+            let now_us = at.unwrap_or_else(now_us);
+            let options =
+                Options { checkpoints: checkpoint, slips: slip, state, trust, identities, sha256, json, now_us };
             verify::run(&vault, &options, &mut out)
         }
     }

@@ -35,9 +35,27 @@ pub(crate) fn now_us() -> u64 {
     u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default()
 }
 
+/// Reads a time, RFC 3339 or microseconds since 1970.
+pub(crate) fn parse_time(text: &str) -> Result<u64, String> {
+    let at = text.parse::<i64>().or_else(|_| text.parse::<Timestamp>().map(Timestamp::as_microsecond));
+    let at = at.map_err(|_| "is no time: write it like 2026-11-22T08:00:00Z".to_owned())?;
+    u64::try_from(at).map_err(|_| "lies before 1970".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_read_in_both_forms() {
+        assert_eq!(parse_time("2025-11-22T00:00:00.000001Z"), Ok(1_763_769_600_000_001));
+        assert_eq!(parse_time("1763769600000001"), Ok(1_763_769_600_000_001));
+        assert!(
+            parse_time("yesterday").is_err()
+                && parse_time("-1").is_err()
+                && parse_time("1969-01-01T00:00:00Z").is_err()
+        );
+    }
 
     #[test]
     fn times_are_shown_in_utc() {

@@ -60,6 +60,13 @@ struct Entry {
     is_file: bool,
 }
 
+impl Entry {
+    /// Whether the name begins with a dot: a file in the making, which means nothing (FORMAT.md §1).
+    fn is_hidden(&self) -> bool {
+        self.name.starts_with('.')
+    }
+}
+
 impl Vault {
     /// Opens a vault.
     ///
@@ -122,7 +129,7 @@ impl Vault {
             }
         }
         for entry in entries(&self.root.join("v1/log"))? {
-            if entry.is_dir {
+            if entry.is_dir && !entry.is_hidden() {
                 nodes.push(entry.name);
             } else {
                 strays.push(self.stray(&entry, false));
@@ -200,12 +207,12 @@ impl Vault {
 
     fn list_notes(&self, cp: &Path, listing: &mut LogListing) -> Result<(), ReplayError> {
         for day in entries(cp)? {
-            if !day.is_dir {
-                listing.strays.push(self.stray(&day, day.name.ends_with(".note")));
+            if !day.is_dir || day.is_hidden() {
+                listing.strays.push(self.stray(&day, day.name.ends_with(".note") && !day.is_hidden()));
                 continue;
             }
             for entry in entries(&day.path)? {
-                if entry.is_file && entry.name.ends_with(".note") {
+                if entry.is_file && entry.name.ends_with(".note") && !entry.is_hidden() {
                     listing.notes.push(entry.path);
                 } else {
                     listing.strays.push(self.stray(&entry, false));
@@ -330,6 +337,8 @@ mod tests {
         let (_dir, vault) = vault(&[
             "v1/log/n/cp/2026-11-22/1-00.note",
             "v1/log/n/cp/2026-11-22/.x.note.new",
+            "v1/log/n/cp/2026-11-22/.1-00.note",
+            "v1/log/.n/cp/2026-11-22/1-00.note",
             "v1/log/n/tile/0/000.p/7",
             "v1/log/n/tile/entries/x001/000",
             "v1/log/n/tile/0/junk",
@@ -337,9 +346,9 @@ mod tests {
             "lost",
         ]);
         let log = vault.log("n").unwrap();
-        assert_eq!((log.notes.len(), log.tiles.len(), log.strays.len()), (1, 2, 2));
+        assert_eq!((log.notes.len(), log.tiles.len(), log.strays.len()), (1, 2, 3));
         let (nodes, strays) = vault.nodes().unwrap();
-        assert_eq!((nodes, strays.len()), (vec!["n".to_owned()], 2));
+        assert_eq!((nodes, strays.len()), (vec!["n".to_owned()], 3));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! The rig, the demo, the benchmarks and every end-to-end test stand on this code. It reaches the product only as a
 //! person would: by its programs, its configuration file, its sockets and its vault. It refuses to know how any of
-//! them work inside, so a test can never agree with the code by sharing it. One module is for tests that run a part in
-//! process: [`disk`] stands behind the recorder's seam to the filesystem, and knows nothing but that seam.
+//! them work inside, so a test can never agree with the code by sharing it. Two modules know more: [`disk`] stands behind the
+//! recorder's seam to the filesystem, and [`forge`] knows the format, as an attacker does.
 
 pub mod bastion;
 pub mod bins;
 pub mod client;
 pub mod disk;
+pub mod forge;
 pub mod keys;
 pub mod noise;
 pub mod oracle;
@@ -18,3 +19,4 @@ pub mod rig;
 pub mod scale;
 pub mod sshd;
 pub mod vault;
+pub mod vectors;

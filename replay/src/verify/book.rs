@@ -9,7 +9,7 @@ use casemate_recorder::log::leaf::{Close, Head, Leaf, Segment};
 use casemate_recorder::transcript::block::{Link, SessionId};
 
 use super::log::NodeFacts;
-use super::session::{Boot, LoggedEnd, LoggedHead, LoggedSegment, Plan};
+use super::session::{Boot, LoggedEnd, LoggedHead, LoggedSegment, Plan, Rescue};
 use crate::vault::Listing;
 
 /// What the leaves say about sessions and starts.
@@ -21,12 +21,14 @@ pub(super) struct Book<'a> {
     /// Where the others ended.
     ended: HashMap<SessionId, (u64, Link)>,
     boots: HashMap<[u8; 16], Boot>,
+    /// The newest start.
+    boot_id: Option<[u8; 16]>,
 }
 
 impl<'a> Book<'a> {
     /// Begins the book of a node.
     pub(super) fn new(name: &'a str, listing: &'a Listing) -> Self {
-        Self { name, listing, sessions: HashMap::new(), ended: HashMap::new(), boots: HashMap::new() }
+        Self { name, listing, sessions: HashMap::new(), ended: HashMap::new(), boots: HashMap::new(), boot_id: None }
     }
 
     /// Whether a session was opened so far.
@@ -45,6 +47,7 @@ impl<'a> Book<'a> {
                         "leaf {index}: the node started with a log of {found} leaves, and {index} are here"
                     ));
                 }
+                self.boot_id = Some(boot.boot_id);
                 self.boots.insert(boot.boot_id, Boot { key: boot.boot_pub, wall_us: boot.wall_us });
             }
             Leaf::Heartbeat(heartbeat) => {
@@ -72,6 +75,7 @@ impl<'a> Book<'a> {
                     open,
                     index,
                     boots: facts.boots,
+                    boot_id: self.boot_id,
                     heads: Vec::new(),
                     segments: BTreeMap::new(),
                     end: None,
@@ -107,7 +111,8 @@ impl<'a> Book<'a> {
             Leaf::Close(close) => self.end(index, close, None, facts, hand_out),
             Leaf::Recovered(recovered) => {
                 let boot = self.boots.get(&recovered.boot_id).copied();
-                self.end(index, recovered.close, Some((recovered.boot_id, boot)), facts, hand_out);
+                let (boot_id, torn_bytes) = (recovered.boot_id, recovered.torn_bytes);
+                self.end(index, recovered.close, Some(Rescue { boot_id, boot, torn_bytes }), facts, hand_out);
             }
             Leaf::Control(control) => *facts.acts.entry(control.what).or_default() += 1,
             Leaf::Unknown { .. } => *facts.acts.entry(leaf.name().to_owned()).or_default() += 1,
@@ -131,7 +136,7 @@ impl<'a> Book<'a> {
         &mut self,
         index: u64,
         close: Close,
-        recovered: Option<([u8; 16], Option<Boot>)>,
+        recovered: Option<Rescue>,
         facts: &mut NodeFacts,
         hand_out: &mut dyn FnMut(Plan),
     ) {

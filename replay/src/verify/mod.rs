@@ -345,8 +345,8 @@ fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
     } else if let Some(end) = &plan.end {
         match &end.recovered {
             None => (Status::Clean, None, None, false),
-            Some((_, boot)) => {
-                let crash_us = boot.map_or(end.close.wall_us, |boot| boot.wall_us);
+            Some(rescue) => {
+                let crash_us = rescue.boot.map_or(end.close.wall_us, |boot| boot.wall_us);
                 let what = "the daemon was killed or lost power, and the next start ended the session".to_owned();
                 (Status::Recovered, Some(what), Some(crash_us.saturating_sub(plan.proof_us)), true)
             }

@@ -45,8 +45,19 @@ pub(super) struct LoggedSegment {
 pub(super) struct LoggedEnd {
     pub(super) index: u64,
     pub(super) close: CloseLeaf,
-    /// For a recovered session: the start that did it, with its key and time where the log has its BOOT.
-    pub(super) recovered: Option<([u8; 16], Option<Boot>)>,
+    /// For a recovered session: how it was.
+    pub(super) recovered: Option<Rescue>,
+}
+
+/// What the log says about the recovery of a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rescue {
+    /// The start that did it.
+    pub(super) boot_id: [u8; 16],
+    /// Its key and time, where the log has its BOOT.
+    pub(super) boot: Option<Boot>,
+    /// Bytes that were set aside.
+    pub(super) torn_bytes: u64,
 }
 
 /// A start of the daemon.
@@ -65,6 +76,8 @@ pub(super) struct Plan {
     pub(super) index: u64,
     /// How many starts of the daemon the log held by then.
     pub(super) boots: u64,
+    /// The newest of them.
+    pub(super) boot_id: Option<[u8; 16]>,
     pub(super) heads: Vec<LoggedHead>,
     pub(super) segments: BTreeMap<u32, LoggedSegment>,
     pub(super) end: Option<LoggedEnd>,
@@ -107,6 +120,10 @@ impl Plan {
         let close = &end.close;
         let (wall_us, listed) = (close.wall_us, close.segments.clone());
         for SegmentRef { no, bytes, sha256, last_link } in listed {
+            // FORMAT.md §8: a segment is logged by a leaf of its own before it enters a vault, and CLOSE repeats it.
+            if !self.segments.contains_key(&no) {
+                self.blame(format!("the log closes the session with segment {no}, which no SEGMENT leaf names"));
+            }
             self.expect(no, LoggedSegment { bytes, sha256, last_link, blocks: None, wall_us });
         }
         let named = self.segments.len() as u64;
@@ -260,12 +277,16 @@ impl Check<'_> {
         }
         let bad = |error: casemate_recorder::transcript::block::BlockError| self.altered(error.to_string());
         let head = Head::decode(block.payload).map_err(bad)?;
+        if head.encode() != block.payload {
+            return Err(self.altered("HEAD is not in its one valid spelling"));
+        }
         let keys = match self.identities {
             [] => None,
             identities => Some(unwrap(&head, identities).map_err(|error| self.altered(error.to_string()))?),
         };
         let open = &self.plan.open;
         let same = head.node == self.plan.node
+            && Some(*head.boot_id) == self.plan.boot_id
             && head.ordinal == open.ordinal
             && *head.session_pub == open.session_pub
             && kind_number(head.kind) == open.kind
@@ -307,11 +328,16 @@ impl Check<'_> {
             }
             pass.next_head += 1;
         }
+        let holds_events = matches!(header.kind, Kind::Data | Kind::Micro | Kind::Unknown(_));
+        let plain = !header.codec.zstd && !header.codec.encrypted && header.plain_len == header.stored_len;
+        if !holds_events && !plain {
+            return Err(in_block("is compressed or encrypted, and only DATA and MICRO may be"));
+        }
         pass.after_index = pass.after_index.saturating_add(1);
         pass.sealed = matches!(header.kind, Kind::Seal | Kind::Close | Kind::Recovered);
         match header.kind {
             Kind::Index => {
-                if header.codec != Codec::default() || block.payload != pass.index {
+                if block.payload != pass.index {
                     return Err(in_block("INDEX does not describe the blocks before it"));
                 }
                 // After a crash an earlier one may lie in the middle; the last one counts.
@@ -339,9 +365,6 @@ impl Check<'_> {
 
     fn verify_seal<'b>(&self, block: &Block<'b>, key: &[u8; 32]) -> Result<&'b [u8], String> {
         let key = VerifyingKey::from_bytes(key).map_err(|_| "the log names a key that is none".to_owned())?;
-        if block.header.codec != Codec::default() {
-            return Err("a seal that is compressed or encrypted".to_owned());
-        }
         seal::verify(&key, block.raw.get(..HEADER_LEN).unwrap_or_default(), block.payload)
             .map_err(|error| error.to_string())
     }
@@ -349,11 +372,20 @@ impl Check<'_> {
     fn close(&self, pass: &mut Pass, block: &Block<'_>) -> Result<(), String> {
         let statement = self.verify_seal(block, &self.plan.open.session_pub)?;
         let close: seal::Close = seal::decode_statement(statement).map_err(|error| error.to_string())?;
+        if seal::encode_statement(&close) != statement {
+            return Err("CLOSE is not in its one valid spelling".to_owned());
+        }
         if close.events != pass.chain.events() || close.segments != self.no.saturating_add(1) {
             return Err("CLOSE counts other events or segments than there are".to_owned());
         }
-        if self.plan.end.as_ref().is_some_and(|end| end.recovered.is_some()) {
-            return Err("CLOSE, and the log says that the session was recovered".to_owned());
+        match &self.plan.end {
+            Some(end) if end.recovered.is_some() => {
+                return Err("CLOSE, and the log says that the session was recovered".to_owned());
+            }
+            Some(end) if end.close.reason != close.reason as u8 => {
+                return Err("CLOSE gives another reason than the log".to_owned());
+            }
+            _ => {}
         }
         let [client, target] = close.bytes;
         pass.stream_bytes = Some(client.saturating_add(target));
@@ -361,14 +393,17 @@ impl Check<'_> {
     }
 
     fn recovered(&self, pass: &Pass, block: &Block<'_>) -> Result<(), String> {
-        let Some(LoggedEnd { recovered: Some((boot_id, boot)), .. }) = &self.plan.end else {
+        let Some(LoggedEnd { recovered: Some(Rescue { boot_id, boot, torn_bytes }), .. }) = &self.plan.end else {
             return Err("RECOVERED, and the log does not say so".to_owned());
         };
         let boot = boot.ok_or("the log has no BOOT of the start that recovered the session")?;
         let statement = self.verify_seal(block, &boot.key)?;
         let recovered: seal::Recovered = seal::decode_statement(statement).map_err(|error| error.to_string())?;
-        if *recovered.boot_id != *boot_id {
-            return Err("RECOVERED by another start than the log says".to_owned());
+        if seal::encode_statement(&recovered) != statement {
+            return Err("RECOVERED is not in its one valid spelling".to_owned());
+        }
+        if *recovered.boot_id != *boot_id || recovered.torn_bytes != *torn_bytes {
+            return Err("RECOVERED by another start, or of another tail, than the log says".to_owned());
         }
         if recovered.events != pass.chain.events() || recovered.segments != self.no.saturating_add(1) {
             return Err("RECOVERED counts other events or segments than there are".to_owned());

@@ -1,0 +1,190 @@
+"""The log of one node, rebuilt from its entry bundles and held against every checkpoint there is (§8)."""
+
+import re
+from hashlib import sha256
+
+from forms import U8, U32, U64, Altered, Checkpoint, cbor, fields, fits, need
+
+BOOT, HEARTBEAT, OPEN, SEGMENT, HEADS, CLOSE, RECOVERED = range(7)
+WIDTH = 256
+ENDED = {1: 16, 2: U8, 3: U64, 4: U64, 5: 32, 6: U32, 7: list}
+LEAF_FIELDS = {
+    BOOT: {1: 16, 2: 32, 3: U64, 4: U64, 5: str, 6: U64},
+    HEARTBEAT: {1: 16, 3: U64, 4: U64, 5: U64},
+    OPEN: {1: 16, 2: U8, 3: U64, 4: U8, 5: U64, 6: 32, 7: 32, 8: U64},
+    SEGMENT: {1: 16, 2: U32, 3: U64, 4: U64, 5: U64, 6: U64, 7: 32, 8: 32},
+    HEADS: {3: U64, 4: list},
+    CLOSE: ENDED,
+    RECOVERED: ENDED | {8: U64, 9: 16},
+    11: {1: 16, 2: str, 3: U64},
+}
+LISTED = {HEADS: (4, [16, U64, 32, U64]), CLOSE: (7, [U32, U64, 32, 32]), RECOVERED: (7, [U32, U64, 32, 32])}
+
+
+def node_hash(left, right):
+    return sha256(b"\1" + left + right).digest()
+
+
+class Log:
+    """What the log says, and what is wrong with it."""
+
+    def __init__(self, name, files, trust, kept):
+        self.name, self.findings, self.doubts, self.anchors, self.broken_below = name, [], [], [], 0
+        self.trust, self.listed = trust, trust is not None and name in trust.keys
+        heads = [(path, self.note(path, data), None) for path, data in files.items() if path.startswith("cp/")]
+        heads = [head for head in heads if head[1]]
+        if trust is not None and not self.listed:
+            self.doubts.append(f"the trust file does not list {name}")
+        if not heads:
+            self.doubts.append(f"the log of {name} has no checkpoint")
+        heads += [("a kept checkpoint", anchor, anchor) for anchor in kept]
+        self.read(files, max((head.size for _, head, _ in heads), default=0))
+        for what, head, anchor in heads:
+            self.compare(what, head, anchor)
+        ends = [end for _, _, end in trust.keys[name] if end is not None] if self.listed and self.leaves else []
+        if ends and min(ends) <= (self.leaves[0].get(3, 0) if self.leaves[0][0] in LEAF_FIELDS else 0):
+            self.doubts.append(f"a key of {name} ended before its log here begins: the log that it signed is not here")
+        if not self.anchors:
+            self.doubts.append(f"no checkpoint of {name} is known from outside")
+        self.anchored = max(self.anchors, default=0)
+        self.as_of = self.walls[self.anchored] if self.anchors else None
+
+    def note(self, path, data):
+        """A checkpoint of the vault, if it is one and signed by the node."""
+        try:
+            note = Checkpoint.note(data)
+            need(path.split("/")[-1] == f"{note.size}-{note.root.hex()[:16]}.note", "is that of another size or root")
+            need(note.origin == self.name, "is that of another log")
+            need(not self.listed or note.signer(self.trust) == "node", "is not signed by a key that counts")
+            return note
+        except Altered as error:
+            self.findings.append(f"{path}: {error}")
+            return None
+
+    def read(self, files, size):
+        """Reads as many entries as a checkpoint covers; what lies behind is signed by nobody and proves nothing."""
+        tiles = [(*tile_name(path), path, data) for path, data in files.items() if path.startswith("tile/")]
+        bundles = {}
+        for level, index, width, path, data in tiles:
+            if level == "entries" and index * WIDTH < size:
+                found = entries_of(data)
+                if len(found) != width:
+                    self.findings.append(f"{path} does not hold {width} entries")
+                bundles.setdefault(index, []).append((width, path, found))
+        self.entries = []
+        for index in range((size + WIDTH - 1) // WIDTH):
+            if len(self.entries) != index * WIDTH:
+                break
+            widest = max(bundles.get(index, [(0, "", [])]))[2]
+            for _, path, found in bundles.get(index, ()):
+                if found != widest[:len(found)]:
+                    self.findings.append(f"{path} contradicts a wider one")
+            self.entries += widest[:size - len(self.entries)]
+        if len(self.entries) < size:
+            self.findings.append(f"{len(self.entries)} leaves are here, and a checkpoint covers {size}")
+        self.levels = [[sha256(b"\0" + entry).digest() for entry in self.entries]]
+        while len(self.levels[-1]) > 1:
+            below = self.levels[-1]
+            self.levels.append([node_hash(below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)])
+        for level, index, width, path, data in tiles:
+            hashes = self.levels[8 * level] if level != "entries" and 8 * level < len(self.levels) else []
+            known = b"".join(hashes[index * WIDTH:index * WIDTH + width])
+            if known and (not data.startswith(known) or len(data) != 32 * width):
+                self.findings.append(f"{path} does not follow from the entries")
+        self.leaves, self.walls = [], [0]
+        for index, entry in enumerate(self.entries):
+            try:
+                leaf = fields(cbor(entry), {0: U64})
+                fields(leaf, LEAF_FIELDS.get(leaf[0], {}))
+                at, shape = LISTED.get(leaf[0], (0, None))
+                need(not at or all(fits(item, shape) for item in leaf[at]), "an item of a list is of another kind")
+            except Altered as error:
+                self.findings.append(f"leaf {index}: {error}")
+                leaf = {0: -1}
+            self.leaves.append(leaf)
+            self.walls.append(max(self.walls[-1], leaf[3] if leaf[0] in LEAF_FIELDS else 0))
+        self.sort_leaves()
+
+    def sort_leaves(self):
+        """Sorts the leaves by session; each is opened once, under the next ordinal, and nothing is said of another."""
+        self.opened, self.segments, self.ends, self.heads = {}, {}, {}, {}
+        self.boots, self.boot_keys = [], {}
+        for index, leaf in enumerate(self.leaves):
+            try:
+                self.sort_leaf(index, leaf)
+            except Altered as error:
+                self.findings.append(f"leaf {index}: {error}")
+
+    def sort_leaf(self, index, leaf):
+        kind = leaf[0]
+        if kind == BOOT:
+            need(leaf[6] <= index, f"a start saw {leaf[6]} leaves before it")
+            self.boots.append((index, leaf[1]))
+            self.boot_keys[leaf[1]] = leaf[2]
+        elif kind == HEARTBEAT:
+            need(leaf[1] in self.boot_keys, "a heartbeat of an unknown start")
+        elif kind == OPEN:
+            known, ordinal = leaf[1] in self.opened, len(self.opened)
+            self.opened.setdefault(leaf[1], (index, leaf))
+            need(leaf[5] == ordinal and not known, "sessions are opened once, by dense ordinals")
+        elif kind in (SEGMENT, CLOSE, RECOVERED):
+            need(leaf[1] in self.opened and leaf[1] not in self.ends, "speaks of a session that is not open")
+            if kind == SEGMENT:
+                known = self.segments.setdefault(leaf[1], {}).setdefault(leaf[2], leaf)
+                need({**known, 3: 0} == {**leaf, 3: 0}, "a segment is logged twice, differently")
+            else:
+                self.ends[leaf[1]] = (index, leaf)
+        elif kind == HEADS:
+            for session, *point in leaf[4]:
+                need(session in self.opened, "names the head of a session that is not open")
+                points = self.heads.setdefault(session, [[0]])
+                end = self.ends.get(session, (0, None))[1]
+                need(point[0] >= points[-1][0] and (not end or point[:2] == [end[4], end[5]]), "a transcript went back")
+                points.append(point)
+
+    def boot_before(self, index):
+        return max((boot for boot in self.boots if boot[0] < index), default=(0, None))[1]
+
+    def root(self, size):
+        fold = None
+        for level in range(size.bit_length()):
+            if size >> level & 1:
+                peak = self.levels[level][(size >> level) - 1]
+                fold = peak if fold is None else node_hash(peak, fold)
+        return fold or sha256(b"").digest()
+
+    def compare(self, what, head, anchor):
+        """Holds the tree against one signed root. An anchor counts when it fits and a key that counts signed it."""
+        signer = head.signer(self.trust) if self.listed else "node"
+        if signer != "node":
+            self.findings.append(f"{what} is signed in the name of {self.name} by a key that is not trusted")
+        if head.size > len(self.entries):
+            return self.findings.append(f"{what} covers {head.size} leaves, and {len(self.entries)} are here")
+        if self.root(head.size) != head.root:
+            self.broken_below = max(self.broken_below, head.size)
+            return self.findings.append(f"the first {head.size} leaves do not have the root of {what}")
+        if self.listed and signer == "node" and head.size and not head.in_time(self.trust, self.walls[head.size]):
+            return self.findings.append(f"{what} is signed outside the period of its key")
+        if anchor and signer == "node":
+            if anchor.session and self.opened.get(anchor.session, (head.size,))[0] >= head.size:
+                self.findings.append("a slip is for a session that the log does not know by then")
+            self.anchors.append(head.size)
+        return None
+
+
+def tile_name(path):
+    match = re.fullmatch(r"tile/(\d+|entries)/((?:x\d{3}/)*\d{3})(?:\.p/(\d+))?", path)
+    level = match[1] if match[1] == "entries" else int(match[1])
+    return level, int(re.sub("[x/]", "", match[2])), int(match[3] or WIDTH)
+
+
+def entries_of(data):
+    """The entries of a bundle, each behind its length in two bytes; none of a bundle that ends inside one."""
+    entries, at = [], 0
+    while at < len(data):
+        end = at + 2 + int.from_bytes(data[at:at + 2], "big")
+        if end > len(data) or at + 2 > len(data):
+            return []
+        entries.append(data[at + 2:end])
+        at = end
+    return entries
