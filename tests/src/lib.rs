@@ -7,6 +7,7 @@
 pub mod bastion;
 pub mod bins;
 pub mod client;
+pub mod disk;
 pub mod keys;
 pub mod noise;
 pub mod oracle;
