@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 pub mod init;
 pub mod policy;
+pub mod recording;
 pub mod reload;
 pub mod server;
 pub mod session;

@@ -47,9 +47,11 @@ pub enum Refused {
     /// Recording cannot go on.
     #[error(transparent)]
     Frozen(#[from] Frozen),
-    /// The spool's filesystem is nearly full.
-    #[error("{percent} % of the spool's filesystem is used, the limit is {limit} %")]
-    SpoolFull {
+    /// A filesystem is nearly full.
+    #[error("{percent} % of the {what}'s filesystem is used, the limit is {limit} %")]
+    Full {
+        /// Whose: that of the spool or of the vault.
+        what: &'static str,
         /// How full it is.
         percent: u64,
         /// Where new sessions stop.
@@ -65,7 +67,7 @@ impl Refused {
             Self::Frozen(Frozen::Failed(_)) => {
                 "the bastion cannot record sessions at the moment; its operator must look"
             }
-            Self::Frozen(Frozen::NoSpace(_)) | Self::SpoolFull { .. } => {
+            Self::Frozen(Frozen::NoSpace(_)) | Self::Full { .. } => {
                 "the bastion has no space left to record a session; its operator must make room"
             }
         }
@@ -122,12 +124,36 @@ pub enum OpenError {
         /// The state directory.
         state: PathBuf,
     },
+    /// There is too little space to begin with.
+    #[error(
+        "{} MiB are available to {state}, and a start needs {} MiB; make room there",
+        available / MIB, needed.div_ceil(MIB), state = state.display()
+    )]
+    NoSpace {
+        /// Bytes that journal files and recovered segments take.
+        needed: u64,
+        /// Bytes that are available.
+        available: u64,
+        /// The state directory.
+        state: PathBuf,
+    },
     /// The system has no randomness or threads to give.
     #[error("{0}")]
     System(#[from] io::Error),
 }
 
+const MIB: u64 = 1024 * 1024;
+
 impl OpenError {
+    /// Whether space is all that is missing: the same start may succeed later.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { source, .. } | Self::System(source) => matches!(Frozen::from_io("", source), Frozen::NoSpace(_)),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }

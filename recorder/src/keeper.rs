@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Frozen;
 use crate::fs::{File, Fs};
+use crate::journal::pool::Pool;
 use crate::log::note::Note;
 use crate::queue::{Command, Queue};
 use crate::shipper::Task;
@@ -21,7 +22,7 @@ use crate::transcript::block::{Link, SessionId};
 use crate::transcript::chain::TRAILER_LEN;
 
 /// Blocks that wait to be written are at most this many bytes; beyond, the journal thread waits, and with it the sessions.
-const BACKLOG_MAX: usize = 64 * 1024 * 1024;
+const BACKLOG_MAX: u64 = 64 * 1024 * 1024;
 
 /// A segment that is complete on disk.
 #[derive(Debug, Clone)]
@@ -64,26 +65,50 @@ pub(crate) enum Job {
     Stop,
 }
 
-/// How many bytes wait.
-#[derive(Debug, Default)]
+/// How many bytes wait, and how many may before nobody is let in any more.
+#[derive(Debug)]
 pub(crate) struct Backlog {
-    bytes: Mutex<usize>,
+    waiting: Mutex<Waiting>,
     shrunk: Condvar,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self::new(BACKLOG_MAX)
+    }
+}
+
 impl Backlog {
-    /// Waits until there is room, then counts `len` bytes in.
-    pub(crate) fn enter(&self, len: usize) {
-        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes =
-            self.shrunk.wait_while(bytes, |bytes| *bytes > BACKLOG_MAX).unwrap_or_else(PoisonError::into_inner);
-        *bytes += len;
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { waiting: Mutex::new(Waiting { bytes: 0, bytes_max }), shrunk: Condvar::new() }
     }
 
-    fn leave(&self, len: usize) {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        *bytes = bytes.saturating_sub(len);
+    /// Waits until there is room, then counts `len` bytes in: the last to enter may exceed the limit.
+    pub(crate) fn enter(&self, len: u64) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .shrunk
+            .wait_while(waiting, |waiting| waiting.bytes > waiting.bytes_max)
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.bytes = waiting.bytes.saturating_add(len);
+    }
+
+    pub(crate) fn leave(&self, len: u64) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.bytes = waiting.bytes.saturating_sub(len);
         self.shrunk.notify_one();
+    }
+
+    /// Sets how many bytes may wait. `u64::MAX` lets everybody in: where nobody will leave any more.
+    pub(crate) fn limit(&self, bytes_max: u64) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).bytes_max = bytes_max;
+        self.shrunk.notify_all();
     }
 }
 
@@ -110,12 +135,19 @@ pub(crate) struct Keeper {
     queue: Arc<Queue>,
     backlog: Arc<Backlog>,
     shipper: Sender<Task>,
+    pool: Arc<Pool>,
     parts: HashMap<SessionId, Part>,
 }
 
 impl Keeper {
-    pub(crate) fn new(fs: Arc<dyn Fs>, queue: Arc<Queue>, backlog: Arc<Backlog>, shipper: Sender<Task>) -> Self {
-        Self { fs, queue, backlog, shipper, parts: HashMap::new() }
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        queue: Arc<Queue>,
+        backlog: Arc<Backlog>,
+        shipper: Sender<Task>,
+        pool: Arc<Pool>,
+    ) -> Self {
+        Self { fs, queue, backlog, shipper, pool, parts: HashMap::new() }
     }
 
     /// Works until told to stop. After a failure it only keeps the journal thread from waiting.
@@ -129,9 +161,11 @@ impl Keeper {
             if !failed && let Err(error) = self.handle(job) {
                 failed = true;
                 self.queue.push(Command::KeeperFailed(Frozen::from_io("spool", &error)));
+                // The journal thread may be waiting for a file that only we could have freed.
+                self.pool.fail(error.kind(), format!("spool: {error}"));
             }
             if len > 0 {
-                self.backlog.leave(len);
+                self.backlog.leave(len as u64);
             }
         }
         // The shipper may be gone already after a failure of its own.

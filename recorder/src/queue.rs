@@ -61,6 +61,8 @@ struct State {
     dirty: Vec<Arc<Shared>>,
     commands: Vec<Command>,
     sleeping: bool,
+    /// Whether nobody takes anything any more.
+    ended: bool,
 }
 
 /// The journal thread's inbox.
@@ -89,13 +91,18 @@ impl Queue {
     /// Says that a session has events.
     pub(crate) fn mark(&self, session: Arc<Shared>) {
         let mut state = self.state();
-        state.dirty.push(session);
+        if !state.ended {
+            state.dirty.push(session);
+        }
         self.wake(state);
     }
 
     pub(crate) fn push(&self, command: Command) {
         let mut state = self.state();
-        state.commands.push(command);
+        // Dropped otherwise, and with it the sender that somebody waits for.
+        if !state.ended {
+            state.commands.push(command);
+        }
         self.wake(state);
     }
 
@@ -120,6 +127,16 @@ impl Queue {
         }
         std::mem::swap(&mut state.dirty, dirty);
         std::mem::swap(&mut state.commands, commands);
+    }
+
+    /// Says that the thread is gone: what is still in the queue, and what comes, is dropped.
+    pub(crate) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        let (dirty, commands) = (std::mem::take(&mut state.dirty), std::mem::take(&mut state.commands));
+        drop(state);
+        // Outside the lock: a dropped session handle comes back here.
+        drop((dirty, commands));
     }
 
     /// Stops all forwarding, for good. The first reason stays.

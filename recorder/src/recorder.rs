@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -14,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Frozen, OpenError, Refused};
 use crate::fs::{Fs, OsFs};
-use crate::journal::file::{FILE_LEN, JournalWriter, scan};
+use crate::journal::file::{JournalWriter, file_len, scan};
 use crate::journal::leaves::NodeLog;
 use crate::journal::pool::Pool;
 use crate::journal::thread::{Journal, Setup, random};
@@ -27,6 +26,7 @@ use crate::recovery::{Evidence, Recovery};
 use crate::secrets::Secrets;
 use crate::session::Session;
 use crate::shipper::Shipper;
+use crate::threads::{POOL, Starting, Threads, at_leisure};
 use crate::transcript::block::SessionId;
 use crate::transcript::event::Event;
 use crate::transcript::head::Durability;
@@ -38,9 +38,6 @@ pub const SPOOL_LIMIT_PERCENT: u64 = 95;
 
 /// A daemon that was killed keeps its locks until its last write has returned from the disk.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The nice value of the threads that make segments out of what the journal holds.
-const LEISURE: i32 = 10;
 
 /// What a recorder is started with.
 #[derive(Debug)]
@@ -65,7 +62,7 @@ pub struct RecorderConfig {
     pub retain: Duration,
     /// When a segment rolls, if its size did not make it roll before.
     pub segment_age: Duration,
-    /// The most that journal files may take, in bytes.
+    /// The most that journal files may take, in bytes; on a small filesystem they take at most half of it.
     pub journal_bytes_max: u64,
     /// BLAKE3 of the configuration in force.
     pub policy_hash: [u8; 32],
@@ -111,11 +108,11 @@ struct Inner {
     recipients: Vec<Recipient>,
     fs: Arc<dyn Fs>,
     spool: PathBuf,
-    pool: Arc<Pool>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    vault_dir: PathBuf,
+    threads: Mutex<Threads>,
     stopping: Arc<AtomicBool>,
-    /// Held as long as the recorder lives; the lock goes with the descriptor.
-    _lock: std::fs::File,
+    /// Held until the end of [`Recorder::shutdown`]; the lock goes with the descriptor.
+    lock: Mutex<Option<std::fs::File>>,
 }
 
 impl Recorder {
@@ -158,15 +155,41 @@ impl Recorder {
         let boot_id: [u8; 16] = random()?;
         let boot_key = SigningKey::from_bytes(&random()?);
         let queue = Arc::new(Queue::new(Arc::clone(&config.clock)));
-        let files_max = usize::try_from(config.journal_bytes_max / FILE_LEN).unwrap_or(usize::MAX);
-        let pool =
-            Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), files_max + evidence.journal_files().len()));
+        let space = || fs.space(&config.state_dir).unwrap_or((u64::MAX, u64::MAX));
+        // The other half is for what the journal is there for.
+        let journal_bytes_max = config.journal_bytes_max.min(space().1 / 2);
+        let file_len = file_len(journal_bytes_max);
+        let files_max = usize::try_from(journal_bytes_max / file_len).unwrap_or(usize::MAX);
+        let files_max = files_max + evidence.journal_files().len();
+        let pool = Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), file_len, files_max));
         pool.adopt_leftovers(evidence.journal_files().len()).map_err(OpenError::io("cannot read", &journal_dir))?;
-        let mut threads = Vec::new();
-        threads.push(spawn("casemate-pool", {
+        let copies = Arc::new(Backlog::new(0));
+        let next_ordinal = log.next_ordinal()?;
+        let recovery = Recovery {
+            fs: Arc::clone(&fs),
+            spool: spool.clone(),
+            evidence,
+            boot_id,
+            boot_key,
+            next_ordinal,
+            copies: Arc::clone(&copies),
+        };
+        let unreadable = || OpenError::io("cannot read", &spool);
+        let unpublished = recovery.unpublished().map_err(unreadable())?;
+        // Before any thread runs: from then on the spool holds live segments of this start too.
+        let orphans = recovery.orphans().map_err(unreadable())?;
+        let needed = pool.missing_bytes().saturating_add(recovery.copy_bytes_min().map_err(unreadable())?);
+        let (available, _) = space();
+        if available < needed {
+            return Err(OpenError::NoSpace { needed, available, state: config.state_dir.clone() });
+        }
+        copies.limit(available - needed);
+        // Dropped after everything below that feeds the threads, where this start fails.
+        let mut starting = Starting::new(Arc::clone(&pool), Arc::clone(&queue));
+        starting.spawn(POOL, {
             let (pool, queue) = (Arc::clone(&pool), Arc::clone(&queue));
             move || pool.run(|error| queue.push(Command::KeeperFailed(Frozen::from_io("journal", error))))
-        })?);
+        })?;
 
         let (jobs, job_queue) = mpsc::channel();
         let (tasks, task_queue) = mpsc::channel();
@@ -174,7 +197,6 @@ impl Recorder {
         let journal =
             JournalWriter::create(Arc::clone(&fs), Arc::clone(&pool), boot_id, found.next_file_no, found.next_lsn)
                 .map_err(OpenError::io("cannot write the journal in", &journal_dir))?;
-        let next_ordinal = log.next_ordinal()?;
         let setup = Setup {
             boot_id,
             durability: config.durability,
@@ -197,25 +219,22 @@ impl Recorder {
         };
         let boot = leaf::Boot {
             boot_id,
-            boot_pub: boot_key.verifying_key().to_bytes(),
+            boot_pub: recovery.boot_key.verifying_key().to_bytes(),
             wall_us: now.wall_us,
             mono_us: now.boot_us,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             previous_size: log.size(),
         };
-        let recovery =
-            Recovery { fs: Arc::clone(&fs), spool: spool.clone(), evidence, boot_id, boot_key, next_ordinal };
         // Segments that the log already names go into the vault before anything that this start adds.
-        for job in recovery.unpublished().map_err(OpenError::io("cannot read", &spool))? {
+        for job in unpublished {
             // The keeper starts below; the channel holds these until then.
             let _ = jobs.send(job);
         }
-        // Before any thread runs: from then on the spool holds live segments of this start too.
-        let orphans = recovery.orphans().map_err(OpenError::io("cannot read", &spool))?;
-        let shipper = Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool));
-        threads.push(spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?);
-        let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks);
-        threads.push(spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?);
+        let shipper =
+            Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool), copies);
+        starting.spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?;
+        let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks, pool);
+        starting.spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?;
         let mut readers = config.recipients.clone();
         if !readers.is_empty() {
             readers.extend(config.state_recipient.clone());
@@ -223,15 +242,15 @@ impl Recorder {
         let control_secrets = Secrets::fresh(&readers)?;
         let mut thread = Journal::new(setup)?;
         let control = thread.boot(boot, config.policy_hash, control_secrets, &config.control_opening)?;
-        threads.push(spawn("casemate-journal", move || thread.run())?);
+        starting.spawn("casemate-journal", move || thread.run())?;
         let stopping = Arc::new(AtomicBool::new(false));
-        threads.push(spawn("casemate-recovery", {
+        let threads = starting.last("casemate-recovery", {
             let (queue, stopping) = (Arc::clone(&queue), Arc::clone(&stopping));
             move || close_orphans(&recovery, orphans, &queue, &stopping)
-        })?);
-        let threads = Mutex::new(threads);
-        let recipients = config.recipients.clone();
-        Ok(Self(Arc::new(Inner { queue, control, recipients, fs, spool, pool, threads, stopping, _lock: lock })))
+        })?;
+        let (recipients, vault_dir) = (config.recipients.clone(), config.vault_dir.clone());
+        let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(lock)));
+        Ok(Self(Arc::new(Inner { queue, control, recipients, fs, spool, vault_dir, threads, stopping, lock })))
     }
 
     /// Opens a session: HEAD, OPEN and the `opening` events are durable when this returns.
@@ -254,17 +273,30 @@ impl Recorder {
     /// Whether a new session may begin.
     ///
     /// # Errors
-    /// Recording cannot go on, or the spool's filesystem is nearly full.
+    /// Recording cannot go on, or the filesystem of spool or vault is nearly full.
     pub fn admits(&self) -> Result<(), Refused> {
         if let Some(frozen) = self.frozen() {
             return Err(frozen.into());
         }
-        let (available, total) = self.0.fs.space(&self.0.spool).unwrap_or((1, 1));
-        let percent = total.saturating_sub(available).saturating_mul(100) / total.max(1);
-        if percent >= SPOOL_LIMIT_PERCENT {
-            return Err(Refused::SpoolFull { percent, limit: SPOOL_LIMIT_PERCENT });
+        self.space().map(|_| ())
+    }
+
+    /// Returns how many bytes are available to spool and vault, whichever has fewer; also after recording stopped.
+    ///
+    /// # Errors
+    /// One of their filesystems is so full that no new session may begin.
+    pub fn space(&self) -> Result<u64, Refused> {
+        let mut least = u64::MAX;
+        for (what, dir) in [("spool", &self.0.spool), ("vault", &self.0.vault_dir)] {
+            // One that cannot be asked shows when it is written to.
+            let Ok((available, total)) = self.0.fs.space(dir) else { continue };
+            let percent = total.saturating_sub(available).saturating_mul(100) / total.max(1);
+            if percent >= SPOOL_LIMIT_PERCENT {
+                return Err(Refused::Full { what, percent, limit: SPOOL_LIMIT_PERCENT });
+            }
+            least = least.min(available);
         }
-        Ok(())
+        Ok(least)
     }
 
     /// Returns why recording cannot go on, if so.
@@ -278,21 +310,14 @@ impl Recorder {
     }
 
     /// Ends recording: sessions that are still open are closed with reason `shutdown`, everything goes to the vault, the
-    /// threads end. Blocks until then.
+    /// threads end, and another recorder may use the state directory. Blocks until then.
     pub fn shutdown(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
         self.0.queue.push(Command::Stop);
-        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        // The pool's thread is the first in the list and the last to be let go: the journal may still need a file.
-        for thread in threads.into_iter().rev() {
-            if thread.thread().name() == Some("casemate-pool") {
-                self.0.pool.stop();
-            }
-            if thread.join().is_err() {
-                tracing::error!("a recorder thread panicked");
-            }
-        }
+        self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).join();
         self.0.queue.freeze(Frozen::Stopped);
+        self.0.queue.end();
+        *self.0.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -312,19 +337,6 @@ fn close_orphans(recovery: &Recovery, orphans: Vec<SessionId>, queue: &Queue, st
         }
     }
     queue.push(Command::Release(recovery.evidence.journal_files()));
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work)
-}
-
-/// Runs work that nobody waits for: under load the sessions come first, and a journal that runs full slows them down.
-fn at_leisure(work: impl FnOnce()) {
-    // On Linux the priority is that of the calling thread.
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEISURE) {
-        tracing::debug!(%error, "priority stays as it is");
-    }
-    work();
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -361,7 +373,7 @@ fn top_up(log: &mut LocalLog, index: u64, entry: &[u8], state: &std::path::Path)
     if index < log.size() {
         return Ok(());
     }
-    log.append(index, entry).map_err(|_| damaged("it cannot be written"))
+    log.append(index, entry).map_err(OpenError::io("cannot write the node log in", state))
 }
 
 /// Returns the newest checkpoint that the vault holds of this node's log.

@@ -148,7 +148,7 @@ impl Session {
 
     /// Takes an event; `side` says who sent it, and with it what its receipt waits for. Never blocks.
     ///
-    /// Events are numbered in the order of these calls. A stream event must not be longer than
+    /// Events are numbered in the order of these calls; what comes after the end of the session is not kept. A stream event must not be longer than
     /// [`STREAM_LEN_MAX`](crate::transcript::event::STREAM_LEN_MAX).
     pub fn record(&self, side: Side, event: Event) -> Ticket {
         let shared = &self.0.shared;
@@ -156,7 +156,10 @@ impl Session {
         let at = shared.queue.now();
         let number = {
             let mut inbox = shared.inbox();
-            inbox.items.push(Item { side, event, at });
+            // Nobody would ever come for it, and its ticket says so.
+            if !shared.closed.load(Ordering::Acquire) {
+                inbox.items.push(Item { side, event, at });
+            }
             inbox.count += 1;
             inbox.count
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::error::Frozen;
 use crate::fs::{File, Fs};
 use crate::journal::pool::Pool;
-use crate::keeper::FinishedSegment;
+use crate::keeper::{Backlog, FinishedSegment};
 use crate::local_log::LocalLog;
 use crate::log::note::Note;
 use crate::queue::{Command, Queue};
@@ -56,6 +56,7 @@ pub(crate) struct Shipper {
     vault: Vault,
     queue: Arc<Queue>,
     pool: Arc<Pool>,
+    copies: Arc<Backlog>,
     checkpoint: Option<(Note, u64)>,
     ready: Vec<Ready>,
     since: Option<Instant>,
@@ -71,6 +72,7 @@ enum ShipError {
 }
 
 impl Shipper {
+    /// `copies` counts the bytes of recovered segments that lie beside what they replace.
     pub(crate) fn new(
         fs: Arc<dyn Fs>,
         spool: PathBuf,
@@ -78,13 +80,15 @@ impl Shipper {
         vault: Vault,
         queue: Arc<Queue>,
         pool: Arc<Pool>,
+        copies: Arc<Backlog>,
     ) -> Self {
-        Self { fs, spool, log, vault, queue, pool, checkpoint: None, ready: Vec::new(), since: None }
+        Self { fs, spool, log, vault, queue, pool, copies, checkpoint: None, ready: Vec::new(), since: None }
     }
 
     /// Works until told to stop.
     pub(crate) fn run(mut self, tasks: &Receiver<Task>) {
         let outcome = self.work(tasks);
+        self.copies.limit(u64::MAX);
         if let Err(error) = outcome {
             let frozen = match &error {
                 ShipError::Spool(source) | ShipError::Vault(VaultError::Io { source, .. }) => {
@@ -92,7 +96,13 @@ impl Shipper {
                 }
                 ShipError::Vault(VaultError::Conflict { .. }) => Frozen::Failed(error.to_string().into()),
             };
+            let kind = match &frozen {
+                Frozen::NoSpace(_) => io::ErrorKind::StorageFull,
+                _ => io::ErrorKind::Other,
+            };
             self.queue.push(Command::KeeperFailed(frozen));
+            // The journal thread may be waiting for a file that only we could have freed.
+            self.pool.fail(kind, error.to_string());
             // Keep taking, so that nobody finds a closed channel where there is only a full disk.
             while !matches!(tasks.recv(), Err(_) | Ok(Task::Stop)) {}
         }
@@ -158,11 +168,15 @@ impl Shipper {
             self.log.publish(&self.vault, &note, wall_us)?;
         }
         for ready in std::mem::take(&mut self.ready) {
+            let len = match ready.also_remove {
+                Some(_) => self.fs.open(&ready.path)?.size()?,
+                None => 0,
+            };
             self.vault.take_in(&segment_key(ready.session, ready.segment_no), &ready.path)?;
             if let Some(path) = ready.also_remove {
                 match self.fs.remove(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-                    _ => {}
+                    _ => self.copies.leave(len),
                 }
             }
         }

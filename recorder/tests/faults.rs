@@ -10,9 +10,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use casemate_recorder::fs::{File, Fs, OsFs};
-use casemate_recorder::transcript::event::{Event, Side, ssh_in};
+use casemate_recorder::log::leaf::Leaf;
+use casemate_recorder::transcript::block::{Block, Kind};
+use casemate_recorder::transcript::chain::{TRAILER_LEN, events};
+use casemate_recorder::transcript::cipher::LaneKeys;
+use casemate_recorder::transcript::event::{Entry, Event, Side, gap, ssh_in, ssh_out};
+use casemate_recorder::vault::segment_key;
 use casemate_recorder::{
-    CloseReason, Durability, Frozen, Protocol, Recorder, RecorderConfig, SessionSpec, TranscriptKind,
+    CloseReason, Durability, Frozen, OpenError, Protocol, Recorder, RecorderConfig, SessionId, SessionSpec,
+    TranscriptKind,
 };
 use ed25519_dalek::SigningKey;
 
@@ -21,6 +27,10 @@ use ed25519_dalek::SigningKey;
 enum Fault {
     Write(io::ErrorKind),
     Sync(io::ErrorKind),
+    /// Files cannot be made.
+    Make(io::ErrorKind),
+    /// So many bytes are said to be available.
+    Space(u64),
 }
 
 #[derive(Debug)]
@@ -79,6 +89,12 @@ impl File for FaultyFile {
 
 impl Fs for FaultyFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        if let Fault::Make(kind) = self.0.fault
+            && self.0.armed.load(Ordering::SeqCst)
+            && path.components().any(|part| part.as_os_str() == self.0.dir)
+        {
+            return Err(kind.into());
+        }
         Ok(self.wrap(path, OsFs.create(path)?))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -109,7 +125,10 @@ impl Fs for FaultyFs {
         OsFs.protect(path, immutable)
     }
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
-        OsFs.space(path)
+        match self.0.fault {
+            Fault::Space(available) if self.0.armed.load(Ordering::SeqCst) => Ok((available, 1 << 40)),
+            _ => OsFs.space(path),
+        }
     }
 }
 
@@ -181,7 +200,7 @@ async fn a_failing_disk_freezes_everything_and_the_next_start_recovers() {
 
         let recorder = Recorder::start(config(dir.path(), Arc::new(OsFs))).unwrap();
         for id in ids {
-            let path = dir.path().join("vault").join(casemate_recorder::vault::segment_key(id, 0));
+            let path = dir.path().join("vault").join(segment_key(id, 0));
             let mut tries = 0;
             while !path.exists() {
                 tries += 1;
@@ -189,6 +208,140 @@ async fn a_failing_disk_freezes_everything_and_the_next_start_recovers() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
+        tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
+    }
+}
+
+/// The kind of the last block of a session in the vault, and its events in order.
+fn ended(vault: &Path, session: SessionId) -> Option<(Kind, Vec<Entry>)> {
+    let (mut last, mut entries) = (Kind::Head, Vec::new());
+    for segment_no in 0.. {
+        let Ok(bytes) = std::fs::read(vault.join(segment_key(session, segment_no))) else { break };
+        let mut rest = bytes.as_slice();
+        while rest.len() > TRAILER_LEN {
+            let block = Block::parse(rest).unwrap();
+            if matches!(block.header.kind, Kind::Data | Kind::Micro) {
+                entries.extend(events(&block, &LaneKeys::default()).unwrap().into_iter().map(|(_, entry)| entry));
+            }
+            last = block.header.kind;
+            rest = &rest[block.raw.len()..];
+        }
+    }
+    entries.sort_by_key(|entry| entry.seq);
+    matches!(last, Kind::Close | Kind::Recovered).then_some((last, entries))
+}
+
+/// Sessions with a CLOSE leaf in the node log, and how many segments it lists.
+fn close_leaves(log: &Path) -> Vec<(SessionId, usize)> {
+    let mut found = Vec::new();
+    for bundle in std::fs::read_dir(log.join("entries")).unwrap() {
+        let bytes = std::fs::read(bundle.unwrap().path()).unwrap();
+        let mut rest = bytes.as_slice();
+        while let Some((len, after)) = rest.split_first_chunk::<2>() {
+            let (entry, after) = after.split_at(usize::from(u16::from_be_bytes(*len)));
+            if let Leaf::Close(close) = Leaf::decode(entry).unwrap() {
+                found.push((close.session, close.segments.len()));
+            }
+            rest = after;
+        }
+    }
+    found
+}
+
+async fn wait_ended(vault: &Path, session: SessionId) -> (Kind, Vec<Entry>) {
+    for _ in 0..500 {
+        if let Some(ended) = ended(vault, session) {
+            return ended;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("session {session} did not reach the vault");
+}
+
+/// A recorder whose filesystem can be told to say no to the making of journal files, with the switch for that.
+fn nearly_full(dir: &Path) -> (Recorder, Arc<Switch>) {
+    let fault = Fault::Make(io::ErrorKind::StorageFull);
+    let switch = Arc::new(Switch { armed: AtomicBool::new(false), dir: "journal", fault, hits: AtomicU64::new(0) });
+    let config = config(dir, Arc::new(FaultyFs(Arc::clone(&switch))));
+    (Recorder::start(RecorderConfig { journal_bytes_max: 32 << 20, ..config }).unwrap(), switch)
+}
+
+#[tokio::test]
+async fn sessions_are_closed_from_the_reserve_and_the_next_start_of_the_same_process_ends_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, switch) = nearly_full(dir.path());
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        sessions.push(recorder.open_session(SPEC, Vec::new()).await.unwrap());
+    }
+    switch.armed.store(true, Ordering::SeqCst);
+    let mut seen = 0;
+    'full: for _ in 0..2000 {
+        for session in &sessions {
+            // Incompressible: its blocks are long enough to be written to the segment only.
+            let mut noise = vec![0; 10_000];
+            getrandom::fill(&mut noise).unwrap();
+            let output = Event::stream(ssh_out::TYPE, 0, noise.into());
+            if session.record(Side::Target, output).receipt().await.is_err() {
+                break 'full;
+            }
+            seen += 1;
+        }
+    }
+    assert!(matches!(recorder.frozen(), Some(Frozen::NoSpace(_))), "{:?}", recorder.frozen());
+    assert!(seen > 100, "{seen} events had a receipt");
+    // The longest queue that a client may have on its way must not eat what the reserve is for.
+    for session in &sessions {
+        for _ in 0..100 {
+            let input = Event::stream(ssh_in::TYPE, 0, Bytes::from(vec![b'x'; 40_000]));
+            drop(session.record(Side::Client, input));
+        }
+        let closed = tokio::time::timeout(Duration::from_secs(2), session.close(CloseReason::Recorder, None));
+        assert!(matches!(closed.await.unwrap(), Err(Frozen::NoSpace(_))));
+    }
+    let old = recorder.clone();
+    tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
+    assert!(old.control().record(Side::Client, Event::map(gap::TYPE, 0)).receipt().await.is_err());
+
+    let recorder = Recorder::start(config(dir.path(), Arc::new(OsFs))).unwrap();
+    let mut held = 0;
+    for session in &sessions {
+        let (last, entries) = wait_ended(&dir.path().join("vault"), session.id()).await;
+        assert_eq!(last, Kind::Close, "the reserve was enough");
+        assert!(entries.iter().map(|entry| entry.seq).eq(0..entries.len() as u64), "event numbers are dense");
+        held += entries.iter().filter(|entry| entry.event.kind == ssh_out::TYPE).count();
+        let gaps: Vec<_> = entries.iter().filter(|entry| entry.event.kind == gap::TYPE).collect();
+        let [.., last] = gaps.as_slice() else { panic!("no gap for what was on its way") };
+        assert_eq!(last.event.get(gap::BYTES), Some(&4_000_000u64.into()));
+    }
+    assert!(held >= seen, "{held} events recorded, {seen} seen");
+    tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
+    let closed = close_leaves(&dir.path().join("state/log"));
+    for session in &sessions {
+        assert!(closed.contains(&(session.id(), 1)), "the log says how {} ended: {closed:?}", session.id());
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_for_lack_of_space_leaves_nothing_behind_that_stops_the_next() {
+    for (place, fault) in [
+        ("journal", Fault::Space(1 << 20)),
+        ("journal", Fault::Make(io::ErrorKind::StorageFull)),
+        ("journal", Fault::Write(io::ErrorKind::StorageFull)),
+        ("spool", Fault::Make(io::ErrorKind::StorageFull)),
+        ("log", Fault::Make(io::ErrorKind::StorageFull)),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let switch = Arc::new(Switch { armed: AtomicBool::new(true), dir: place, fault, hits: AtomicU64::new(0) });
+        let small = |fs| RecorderConfig { journal_bytes_max: 32 << 20, ..config(dir.path(), fs) };
+        let error = Recorder::start(small(Arc::new(FaultyFs(switch)))).unwrap_err();
+        assert!(error.is_no_space(), "{place} {fault:?}: {error}");
+        let said = matches!(error, OpenError::NoSpace { needed, .. } if needed == 16 << 20);
+        assert_eq!(said, matches!(fault, Fault::Space(_)), "{error}");
+
+        let recorder = Recorder::start(small(Arc::new(OsFs))).unwrap();
+        let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+        session.close(CloseReason::Client, None).await.unwrap();
         tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
     }
 }

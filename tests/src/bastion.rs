@@ -95,10 +95,17 @@ impl Bastion {
     /// Returns the vault, and the trust file that `init` wrote.
     pub fn vault(&self) -> Vault {
         Vault {
-            dir: self.dir.join("vault"),
+            dir: self.vault_dir(),
             trust: self.dir.join("trust.toml"),
             identity: self.dir.join("identities/auditor.agekey"),
         }
+    }
+
+    /// The vault's directory as configured: a test may have put it elsewhere.
+    fn vault_dir(&self) -> PathBuf {
+        let config = fs::read_to_string(self.config()).ok().and_then(|text| text.parse::<Table>().ok());
+        let named = config.as_ref().and_then(|config| config.get("vault")?.get("dir")?.as_str());
+        self.dir.join(named.unwrap_or("vault"))
     }
 
     /// Returns the public host key of the front door.

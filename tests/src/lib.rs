@@ -18,5 +18,6 @@ pub mod pty;
 pub mod rig;
 pub mod scale;
 pub mod sshd;
+pub mod tmpfs;
 pub mod vault;
 pub mod vectors;

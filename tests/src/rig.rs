@@ -3,6 +3,7 @@
 //! `make rig` leaves it running for a person or a script; the tests start one each and end it when they are done.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -32,6 +33,8 @@ pub struct Options {
     pub limits: Table,
     /// More persons, targets and access lines, in the words of the configuration file.
     pub more: String,
+    /// Where state and vault lie; beside the bastion's configuration when `None`.
+    pub disk: Option<PathBuf>,
 }
 
 /// A running rig. It goes on when the value is dropped; tests hold a [`Lab`] instead.
@@ -93,6 +96,11 @@ impl Rig {
         let public = keys::make(&identity, "ed25519")?;
         let config = configuration(Bastion::init(&at)?, port, &public, target, options)?;
         Bastion::configure(&at, &config)?;
+        for (name, mode) in [("state", 0o700), ("vault", 0o750)] {
+            if let Some(disk) = &options.disk {
+                fs::DirBuilder::new().recursive(true).mode(mode).create(disk.join(name))?;
+            }
+        }
         let host = |name: &str, port: u16, user: &str, identity: &Path, host_key: String| Host {
             name: name.to_owned(),
             port,
@@ -247,6 +255,13 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
     }
     if let Some(vault) = config.get_mut("vault").and_then(Value::as_table_mut) {
         vault.insert("immutable".to_owned(), Value::from(false));
+    }
+    if let Some(disk) = &options.disk {
+        let place = |name: &str| Value::from(disk.join(name).display().to_string());
+        config.insert("state_dir".to_owned(), place("state"));
+        if let Some(vault) = config.get_mut("vault").and_then(Value::as_table_mut) {
+            vault.insert("dir".to_owned(), place("vault"));
+        }
     }
     // All connections of a rig come from one address and one person; the product's limits are for many of both.
     let mut limits = config.get("limits").and_then(Value::as_table).cloned().unwrap_or_default();

@@ -3,6 +3,7 @@
 //! Exit codes are 0 done, 1 refused, 2 usage. `serve` is in [`serve`], `target add` in [`target_add`],
 //! `trust` in [`trust`].
 
+mod keep;
 pub mod serve;
 pub mod target_add;
 pub mod trust;

@@ -10,17 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::event::{Event, Side, daemon};
-use casemate_recorder::{Frozen, OpenError, Recorder, RecorderConfig};
+use casemate_recorder::{Frozen, OpenError, Recorder};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
+use super::keep::{Stop, keep, recorder_config};
 use super::say;
 use crate::config::{Config, ConfigError};
 use crate::policy::{Live, Policy};
+use crate::recording;
 use crate::reload::reload;
 use crate::server::{self, Door};
 
@@ -76,56 +77,61 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     }
     info!(node = %config.node, durability = config.durability.name(), encryption = %config.encryption, "serving");
 
-    let live = Arc::new(Live::new(Policy::new(config)));
-    let frozen = runtime.block_on(run(listeners, &recorder, live, signals, file));
+    let rules = Arc::new(Live::new(Policy::new(config)));
+    let runs = Arc::new(recording::Live::new(recorder));
+    let outcome = runtime.block_on(run(listeners, &runs, rules, signals, file));
     // Seals what is left and joins the recorder's threads; no session runs any more.
-    recorder.shutdown();
+    runs.current().recorder().shutdown();
     drop(runtime);
-    match frozen {
-        None => {
-            info!("stopped");
-            Ok(())
-        }
-        Some(frozen) => Err(ServeError::Frozen(frozen)),
+    if outcome.is_ok() {
+        info!("stopped");
     }
+    outcome
 }
 
 async fn run(
     listeners: Vec<TcpListener>,
-    recorder: &Recorder,
-    live: Arc<Live>,
+    runs: &Arc<recording::Live>,
+    rules: Arc<Live>,
     mut signals: Signals,
     file: &Path,
-) -> Option<Frozen> {
-    let shutdown = CancellationToken::new();
-    let door = Door::new(recorder.clone(), Arc::clone(&live));
-    // A task of its own: a reload that waits for a slow disk must not keep anybody from logging in.
-    let mut front = tokio::spawn(server::run(listeners, door, shutdown.clone()));
-    let mut frozen = None;
+) -> Result<(), ServeError> {
+    let stop = Stop::default();
+    let door = Door::new(Arc::clone(runs), Arc::clone(&rules));
+    // Tasks of their own: a reload or a start that waits for a slow disk must not keep anybody from logging in, or out.
+    let mut front = tokio::spawn(server::run(listeners, door, stop.shutdown.clone()));
+    let mut keeping = tokio::spawn(keep(Arc::clone(runs), Arc::clone(&rules), stop.clone()));
+    let mut kept = None;
     loop {
-        // Cancel-safe: signals, the freeze and the end of a task are only waited for.
+        // Cancel-safe: signals and the ends of tasks are only waited for.
         tokio::select! {
             ended = &mut front => {
                 if let Err(panicked) = ended {
                     error!(reason = %panicked, "the front door failed");
                 }
-                return frozen;
+                break;
             }
-            cause = recorder.wait_frozen(), if frozen.is_none() => {
-                error!(reason = %cause, "recording stopped, ending all sessions");
-                frozen = Some(cause);
-                shutdown.cancel();
+            ended = &mut keeping, if kept.is_none() => {
+                kept = Some(ended);
+                stop.shutdown.cancel();
             }
             wake = signals.next() => match wake {
-                Wake::Reload => apply(recorder, &live, file).await,
+                Wake::Reload => apply(runs.current().recorder(), &rules, file).await,
                 Wake::Stop(name) => {
                     info!(signal = name, "stopping");
-                    note(recorder, "stopping", name);
-                    shutdown.cancel();
+                    note(runs.current().recorder(), "stopping", name);
+                    stop.shutdown.cancel();
                 }
             },
         }
     }
+    stop.shutdown.cancel();
+    stop.over.cancel();
+    let kept = match kept {
+        Some(kept) => kept,
+        None => keeping.await,
+    };
+    kept.map_err(io::Error::other)?
 }
 
 /// Reloads, and records what came of it.
@@ -158,7 +164,8 @@ fn note(recorder: &Recorder, what: &str, reason: &str) {
     drop(recorder.control().record(Side::Client, daemon_event(what, reason)));
 }
 
-fn daemon_event(what: &str, reason: &str) -> Event {
+/// Makes the event of an act of the daemon.
+pub(super) fn daemon_event(what: &str, reason: &str) -> Event {
     /// Far below an event's limit: a file with ten thousand mistakes need not be listed whole.
     const REASON_LEN_MAX: usize = 16 * 1024;
     let mut end = reason.len().min(REASON_LEN_MAX);
@@ -169,27 +176,6 @@ fn daemon_event(what: &str, reason: &str) -> Event {
     match reason.get(..end) {
         Some(reason) if !reason.is_empty() => event.with(daemon::REASON, reason),
         _ => event,
-    }
-}
-
-fn recorder_config(config: &Config) -> RecorderConfig {
-    let mut opening = vec![daemon_event("started", "")];
-    opening.extend(config.events("start"));
-    RecorderConfig {
-        immutable: config.vault.immutable,
-        durability: config.durability,
-        recipients: config.encryption.recipients(),
-        state_recipient: config.encryption.state_recipient(),
-        retain: config.vault.retain,
-        journal_bytes_max: config.limits.journal,
-        policy_hash: config.hash,
-        control_opening: opening,
-        ..RecorderConfig::new(
-            config.state_dir.clone(),
-            config.vault.dir.clone(),
-            config.node.clone(),
-            config.node_key.signing_key().clone(),
-        )
     }
 }
 

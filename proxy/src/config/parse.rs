@@ -239,7 +239,7 @@ impl Parser<'_, '_> {
         number(&mut table, "keepalive_count", &mut limits.keepalive_count, 100);
         bytes(&mut table, "backlog", &mut limits.backlog, 64 << 10, 1 << 30);
         bytes(&mut table, "backlog_max", &mut limits.backlog_max, 1 << 20, 4 << 30);
-        bytes(&mut table, "journal", &mut limits.journal, 64 << 20, 16 << 40);
+        bytes(&mut table, "journal", &mut limits.journal, 32 << 20, 16 << 40);
         if limits.backlog_max < limits.backlog {
             let what = "limits.backlog_max is below limits.backlog";
             table.complain(what, "write a backlog_max of several times the backlog");

@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use casemate_recorder::Recorder;
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
 use casemate_recorder::transcript::seal::CloseReason;
 use russh::Disconnect;
@@ -23,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Permit, Throttle};
 use crate::policy::{Grant, Identity, Live as LivePolicy, Policy};
+use crate::recording::{self, Hold, Run};
 use crate::session::{End, Introduction, Session};
 use crate::ssh::server::{Front, FrontError, Outcome};
 use crate::ssh::wire::{Kill, Wire};
@@ -55,7 +55,7 @@ type RunningSession = russh::server::RunningSession<Front>;
 pub struct Door(Arc<Inner>);
 
 struct Inner {
-    recorder: Recorder,
+    runs: Arc<recording::Live>,
     policy: Arc<LivePolicy>,
     settings: Arc<ServerSettings>,
     sessions: Counter<String>,
@@ -72,21 +72,26 @@ impl fmt::Debug for Door {
 /// A place among the sessions that may run at once. Dropped, it is free again.
 pub(crate) struct Slot {
     _permit: Permit<String>,
+    hold: Hold,
 }
 
 impl Door {
     /// Makes a door from the policy in force: its host keys and keepalive stay as they are now.
-    pub fn new(recorder: Recorder, policy: Arc<LivePolicy>) -> Self {
+    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>) -> Self {
         let config = Arc::clone(policy.current().config());
         let refusals = Throttle::new(REFUSALS_BURST, REFUSALS_PER_SECOND, Instant::now());
         Self(Arc::new(Inner {
-            recorder,
+            runs,
             policy,
             settings: settings::server(&config),
             sessions: Counter::default(),
             preauth: Counter::default(),
             refusals: Mutex::new(refusals),
         }))
+    }
+
+    fn run(&self) -> Arc<Run> {
+        self.0.runs.current()
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
@@ -109,10 +114,10 @@ impl Door {
             self.note_login(source, Some(&person), "session", None, Err("too many sessions"));
             return Err("too many sessions are open; close one and try again".to_owned());
         };
-        match Session::open(&self.0.recorder, identity, grant, policy, introduction).await {
-            Ok(session) => Ok((session, Slot { _permit: permit })),
+        let hold = self.run().hold();
+        match Session::open(hold.recorder(), identity, grant, policy, introduction).await {
+            Ok(session) => Ok((session, Slot { _permit: permit, hold })),
             Err(refused) => {
-                tracing::error!(%person, error = %refused, "session refused by the recorder");
                 self.note_login(source, Some(&person), "session", None, Err(&refused.to_string()));
                 Err(refused.client_text().to_owned())
             }
@@ -136,7 +141,7 @@ impl Door {
                 let event = Event::map(refused::TYPE, 0)
                     .with(refused::WHAT, format!("{skipped} logins").into_bytes().as_slice())
                     .with(refused::REASON, "a flood of refused logins: these were counted and not recorded one by one");
-                drop(self.0.recorder.control().record(Side::Client, event));
+                drop(self.run().recorder().control().record(Side::Client, event));
             }
         }
         let mut event = Event::map(auth::TYPE, 0)
@@ -156,7 +161,7 @@ impl Door {
                 event = event.with(auth::REASON, why);
             }
         }
-        drop(self.0.recorder.control().record(Side::Client, event));
+        drop(self.run().recorder().control().record(Side::Client, event));
     }
 }
 
@@ -251,7 +256,7 @@ async fn serve(
             attend(&mut running, &session, &kill, &shutdown).await;
             session.tasks().close();
             session.tasks().wait().await;
-            session.close(&door.0.recorder).await;
+            session.close(slot.hold.recorder()).await;
             drop(slot);
         }
         Ok(Outcome::TurnedAway) => {

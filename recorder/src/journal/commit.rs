@@ -84,7 +84,7 @@ impl Journal {
 
     fn hand_over(&self, job: Job) {
         if let Job::Block { bytes, .. } = &job {
-            self.backlog.enter(bytes.len());
+            self.backlog.enter(bytes.len() as u64);
         }
         // A keeper that stopped has said why, and that froze everything.
         let _ = self.keeper.send(job);

@@ -9,8 +9,12 @@ use crate::fs::{File, Fs};
 use super::pool::Pool;
 use super::record::{self, RecordHead};
 
-/// The length of a journal file.
-pub const FILE_LEN: u64 = 64 * 1024 * 1024;
+/// Journal files are at most this long: a start reads what is left of them.
+const FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// And at least this long: a turn and the room to close every session must fit beside each other.
+const FILE_LEN_MIN: u64 = 8 * 1024 * 1024;
+/// Zeros are written in pieces of this size.
+const MIB: u64 = 1024 * 1024;
 /// Where records begin.
 pub const FILE_HEAD_LEN: u64 = 4096;
 const FILE_MAGIC: [u8; 4] = *b"CMJ1";
@@ -65,6 +69,12 @@ impl FileHead {
             boot_id: *body.get(24..)?.first_chunk()?,
         })
     }
+}
+
+/// Returns how long the files of a journal are that may take `journal_bytes_max`: a quarter, so that one can be written,
+/// one lie ready and two be materialised.
+pub fn file_len(journal_bytes_max: u64) -> u64 {
+    (journal_bytes_max / 4).clamp(FILE_LEN_MIN, FILE_LEN_MAX) / MIB * MIB
 }
 
 /// Returns the path of a journal file.
@@ -124,7 +134,12 @@ impl JournalWriter {
 
     /// Returns how many bytes of records still fit the current file.
     pub fn room(&self) -> u64 {
-        FILE_LEN.saturating_sub(self.offset).saturating_sub(self.buffer.len() as u64)
+        self.file_len().saturating_sub(self.offset).saturating_sub(self.buffer.len() as u64)
+    }
+
+    /// Returns how long each file is.
+    pub fn file_len(&self) -> u64 {
+        self.pool.file_len()
     }
 
     /// Buffers a record; nothing reaches the disk before [`JournalWriter::write`].
@@ -293,10 +308,17 @@ mod tests {
     use crate::transcript::block::SessionId;
 
     fn journal(dir: &Path) -> JournalWriter {
-        let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.to_owned(), 8));
+        let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.to_owned(), FILE_LEN_MIN, 8));
         let worker = Arc::clone(&pool);
         std::thread::spawn(move || worker.run(|_| {}));
         JournalWriter::create(Arc::new(OsFs), pool, [1; 16], 0, 0).unwrap()
+    }
+
+    #[test]
+    fn four_files_fit_the_limit_wherever_it_lies() {
+        for (limit, len) in [(0, 8), (32, 8), (64, 16), (101, 25), (256, 64), (1024, 64), (16 << 20, 64)] {
+            assert_eq!(file_len(limit * MIB), len * MIB, "{limit} MiB");
+        }
     }
 
     #[test]

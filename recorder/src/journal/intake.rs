@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::session::Item;
-use crate::transcript::event::{Body, EventType, Lane, Side};
+use crate::transcript::event::{Body, Event, EventType, Lane, Side, gap};
 use crate::transcript::writer::Writer;
 
 /// Stream pieces that arrived together become one event up to this size.
@@ -37,6 +37,35 @@ pub(super) fn append(writer: &mut Writer, items: &[Item], mut full: impl FnMut(&
         if writer.is_full(lane) {
             full(writer, lane);
         }
+    }
+}
+
+/// Appends what a session had on its way when recording froze. Stream bytes, none of which went on or ever will, become a
+/// GAP that counts and names them: what room is left is to close sessions with.
+pub(super) fn append_frozen(writer: &mut Writer, items: &[Item]) {
+    let stream = |item: &Item| match &item.event.body {
+        Body::Stream(_) => Some((item.event.kind, item.event.chan, item.side)),
+        Body::Map(_) => None,
+    };
+    for run in items.chunk_by(|one, next| stream(one).is_some() && stream(one) == stream(next)) {
+        let Some(first) = run.first() else { continue };
+        if stream(first).is_none() {
+            run.iter().for_each(|item| writer.append(item.side, &item.event, item.at));
+            continue;
+        }
+        let (mut hash, mut bytes) = (blake3::Hasher::new(), 0u64);
+        for item in run {
+            if let Body::Stream(data) = &item.event.body {
+                hash.update(data);
+                bytes += data.len() as u64;
+            }
+        }
+        let gap = Event::map(gap::TYPE, first.event.chan)
+            .with(gap::REASON, "not recorded and not forwarded: recording stopped")
+            .with(gap::SIDE, first.side as u32)
+            .with(gap::BYTES, bytes)
+            .with(gap::BLAKE3, hash.finalize().as_bytes().as_slice());
+        writer.append(first.side, &gap, first.at);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod commit;
 pub mod file;
+mod frozen;
 mod intake;
 pub(crate) mod leaves;
 pub mod pool;

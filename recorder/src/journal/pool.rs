@@ -7,7 +7,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::file::FILE_LEN;
 use crate::fs::Fs;
 
 /// Files that lie ready; a burst should not wait for zeros.
@@ -25,6 +24,8 @@ struct State {
     total: usize,
     made: u64,
     failed: Option<(io::ErrorKind, String)>,
+    /// Whether no file will be given back any more.
+    stuck: bool,
     stopped: bool,
 }
 
@@ -33,16 +34,28 @@ struct State {
 pub struct Pool {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
+    file_len: u64,
     files_max: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Pool {
-    /// Describes the pool in `dir`, of at most `files_max` files.
-    pub fn new(fs: Arc<dyn Fs>, dir: PathBuf, files_max: usize) -> Self {
+    /// Describes the pool in `dir`, of at most `files_max` files of `file_len` bytes, a multiple of 1 MiB.
+    pub fn new(fs: Arc<dyn Fs>, dir: PathBuf, file_len: u64, files_max: usize) -> Self {
         // One is written, one lies ready, one is being materialised: with less the journal could not turn over.
-        Self { fs, dir, files_max: files_max.max(3), state: Mutex::default(), changed: Condvar::new() }
+        Self { fs, dir, file_len, files_max: files_max.max(3), state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Returns how long each file is.
+    pub fn file_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Returns how many bytes on disk a start still needs: a file to write and one that lies ready.
+    pub fn missing_bytes(&self) -> u64 {
+        let missing = (1 + READY_MIN).saturating_sub(self.state().ready.len());
+        self.file_len.saturating_mul(missing as u64)
     }
 
     /// Returns the directory of the files.
@@ -65,8 +78,8 @@ impl Pool {
             let Some(number) = name.strip_suffix(SUFFIX).and_then(|stem| stem.parse::<u64>().ok()) else { continue };
             state.made = state.made.max(number + 1);
             let path = self.dir.join(&name);
-            // Shorter ones were cut in the making.
-            if self.fs.open(&path)?.size()? == FILE_LEN {
+            // Others were cut in the making, or made for another limit.
+            if self.is_whole(&path)? {
                 state.total += 1;
                 state.ready.push_back(path);
             } else {
@@ -97,18 +110,43 @@ impl Pool {
         }
     }
 
+    fn is_whole(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.fs.open(path)?.size()? == self.file_len)
+    }
+
     /// Gives a file back whose records are all materialised and synced elsewhere.
     pub fn give(&self, path: PathBuf) {
+        // One that cannot be looked at is no use either.
+        let whole = self.is_whole(&path).unwrap_or(false);
         let mut state = self.state();
-        state.ready.push_back(path);
+        if whole {
+            state.ready.push_back(path);
+        } else {
+            // Made for another limit.
+            self.discard(&mut state, &path);
+        }
         while state.ready.len() > READY_MAX {
             let Some(oldest) = state.ready.pop_front() else { break };
-            if let Err(error) = self.fs.remove(&oldest) {
-                tracing::warn!(%error, "surplus journal file could not be removed");
-            }
-            state.total = state.total.saturating_sub(1);
+            self.discard(&mut state, &oldest);
         }
-        state.failed = None;
+        if !state.stuck {
+            state.failed = None;
+        }
+        self.changed.notify_all();
+    }
+
+    fn discard(&self, state: &mut State, path: &Path) {
+        if let Err(error) = self.fs.remove(path) {
+            tracing::warn!(%error, "surplus journal file could not be removed");
+        }
+        state.total = state.total.saturating_sub(1);
+    }
+
+    /// Says that no file will be given back any more: whoever waits for one would wait for ever.
+    pub fn fail(&self, kind: io::ErrorKind, text: String) {
+        let mut state = self.state();
+        state.stuck = true;
+        state.failed.get_or_insert((kind, text));
         self.changed.notify_all();
     }
 
@@ -154,10 +192,57 @@ impl Pool {
         let file = self.fs.create(path)?;
         let zeros = vec![0; 1024 * 1024];
         let mut offset = 0;
-        while offset < FILE_LEN {
+        while offset < self.file_len {
             file.write_at(offset, &zeros)?;
             offset += zeros.len() as u64;
         }
         file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::OsFs;
+
+    const LEN: u64 = 1024 * 1024;
+
+    fn pool(dir: &Path) -> (Arc<Pool>, std::thread::JoinHandle<()>) {
+        let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.to_owned(), LEN, 3));
+        pool.adopt_leftovers(0).unwrap();
+        let worker = Arc::clone(&pool);
+        (pool, std::thread::spawn(move || worker.run(|_| {})))
+    }
+
+    #[test]
+    fn whoever_waits_for_a_file_learns_that_none_will_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pool, worker) = pool(dir.path());
+        let taken: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
+        let waiting = Arc::clone(&pool);
+        let waiting = std::thread::spawn(move || waiting.take());
+        pool.fail(io::ErrorKind::StorageFull, "vault: full".to_owned());
+        assert_eq!(waiting.join().unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        // One that comes back after all is good for one turn, not for hope.
+        pool.give(taken[0].clone());
+        assert!(pool.take().is_ok());
+        assert_eq!(pool.take().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        pool.stop();
+        worker.join().unwrap();
+    }
+
+    #[test]
+    fn files_of_another_length_go() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, len) in [("000000000004.new", LEN / 2), ("000000000005.new", LEN), ("000000000001.jnl", LEN * 2)] {
+            std::fs::write(dir.path().join(name), vec![0; usize::try_from(len).unwrap()]).unwrap();
+        }
+        let (pool, worker) = pool(dir.path());
+        assert_eq!(pool.missing_bytes(), LEN);
+        pool.give(dir.path().join("000000000001.jnl"));
+        assert_eq!(pool.take().unwrap(), dir.path().join("000000000005.new"));
+        assert!(!dir.path().join("000000000004.new").exists() && !dir.path().join("000000000001.jnl").exists());
+        pool.stop();
+        worker.join().unwrap();
     }
 }

@@ -139,13 +139,13 @@ impl Sink {
     }
 
     fn put(&mut self, session: SessionId, part: &mut Part, built: Built) -> io::Result<()> {
-        let live = match &part.live {
-            Some(live) => live.clone(),
-            None => {
-                let path = part_path(&self.spool, session, built.segment_no);
-                let file = Arc::new(SharedFile::new(self.fs.create(&path)?));
-                part.live.insert(keeper::Live { segment_no: built.segment_no, path, file }).clone()
-            }
+        if part.live.is_none() {
+            part.live = self.begin_part(session, built.segment_no)?;
+        }
+        let Some(live) = part.live.clone() else {
+            // The next start makes the segment, from the journal alone.
+            self.journal.append(&RecordHead::block(session, built.block_no), &built.bytes);
+            return Ok(());
         };
         let place =
             Place { segment_no: built.segment_no, len: built.bytes.len() as u32, offset: part.len, link: built.link };
@@ -173,14 +173,29 @@ impl Sink {
         Ok(())
     }
 
+    /// Makes the file of a live segment; `None` where there is no space for it.
+    fn begin_part(&self, session: SessionId, segment_no: u32) -> io::Result<Option<keeper::Live>> {
+        let path = part_path(&self.spool, session, segment_no);
+        let made = self.unless_full(|| self.fs.create(&path))?;
+        Ok(made.map(|file| keeper::Live { segment_no, path, file: Arc::new(SharedFile::new(file)) }))
+    }
+
     /// Writes a block to its segment; false where there is no space, but the journal still has its reserve.
     fn place(&self, live: &keeper::Live, place: &Place, bytes: &Bytes) -> io::Result<bool> {
-        match live.file.write_at(place.offset, bytes) {
-            Ok(()) => Ok(true),
+        Ok(self.unless_full(|| live.file.write_at(place.offset, bytes))?.is_some())
+    }
+
+    /// Does something to the spool, unless recording is frozen; freezes it where there is no space for that.
+    fn unless_full<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<Option<T>> {
+        if self.queue.frozen().is_some() {
+            return Ok(None);
+        }
+        match act() {
+            Ok(done) => Ok(Some(done)),
             Err(error) => match Frozen::from_io("spool", &error) {
                 frozen @ Frozen::NoSpace(_) => {
                     self.queue.freeze(frozen);
-                    Ok(false)
+                    Ok(None)
                 }
                 _ => Err(error),
             },

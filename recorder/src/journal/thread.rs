@@ -37,13 +37,8 @@ use crate::transcript::writer::Writer;
 
 /// Fresh events of a lane become a block at this size; below, they are journaled as they are and wait for company.
 const RUN_BYTES_MAX: usize = 16 * 1024;
-/// A turn stops taking in at this many buffered bytes, so that one commit stays short.
-const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A turn begins in a file with at least this much room; it is also what remains to close every session when no other
-/// file can be had.
-const ROOM_MIN: u64 = 24 * 1024 * 1024;
 /// How often the timers are looked at while sessions are live.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 const TICK_US: u64 = 500_000;
 /// HEADS and a checkpoint while sessions are live.
 const HEADS_EVERY_US: u64 = 15_000_000;
@@ -72,20 +67,20 @@ pub(crate) struct Setup {
 
 /// A session as the thread knows it.
 #[derive(Debug)]
-struct Live {
-    shared: Arc<Shared>,
-    writer: Writer,
-    part: Part,
+pub(super) struct Live {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Writer,
+    pub(super) part: Part,
     /// Blocks at the last HEADS.
     heads_block: u64,
     segments: Vec<leaf::SegmentRef>,
-    closing: Option<Closing>,
+    pub(super) closing: Option<Closing>,
 }
 
 #[derive(Debug)]
-struct Closing {
+pub(super) struct Closing {
     reason: CloseReason,
-    replies: Vec<SlipReply>,
+    pub(super) replies: Vec<SlipReply>,
 }
 
 /// The thread's state.
@@ -100,8 +95,8 @@ pub(crate) struct Journal {
     pub(super) keeper: Sender<Job>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) sink: Sink,
-    compressor: Compressor,
-    sessions: HashMap<SessionId, Live>,
+    pub(super) compressor: Compressor,
+    pub(super) sessions: HashMap<SessionId, Live>,
     items: Vec<Item>,
     /// Sessions whose written events are not durable yet.
     pub(super) unsynced: Vec<(Arc<Shared>, u64)>,
@@ -112,7 +107,9 @@ pub(crate) struct Journal {
     /// Wall minus boot-time clock at the last heartbeat.
     clock_offset_us: i128,
     control: Option<SessionId>,
-    stopping: bool,
+    pub(super) stopping: bool,
+    /// Whether everybody knows that recording is frozen.
+    pub(super) announced: bool,
 }
 
 impl Journal {
@@ -148,6 +145,7 @@ impl Journal {
             clock_offset_us: offset(now),
             control: None,
             stopping: false,
+            announced: false,
         })
     }
 
@@ -164,13 +162,17 @@ impl Journal {
         let session = self.open(spec, secrets, opening)?;
         self.control = Some(session.id());
         self.commit()?;
+        if let Some(frozen) = self.sink.queue.frozen() {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, frozen.to_string()));
+        }
         Ok(session)
     }
 
     /// Works until told to stop, or until a disk says no.
     pub(crate) fn run(mut self) {
         if let Err(error) = self.work() {
-            self.freeze(Frozen::from_io("journal", &error));
+            self.sink.queue.freeze(Frozen::from_io("journal", &error));
+            self.announce();
             self.serve_frozen();
         }
         // The keeper may have failed already; then there is nobody to tell.
@@ -183,11 +185,15 @@ impl Journal {
         loop {
             let queue = Arc::clone(&self.sink.queue);
             queue.take(self.timeout(), &mut dirty, &mut commands);
-            if self.sink.journal.room() < ROOM_MIN && self.sink.queue.frozen().is_none() {
-                self.switch_file().or_else(|error| self.out_of_space(&error))?;
+            if self.sink.journal.room() < self.room_min() && queue.frozen().is_none() {
+                self.switch_file().or_else(|error| self.out_of_space(error))?;
             }
             for shared in dirty.drain(..) {
-                if self.sink.journal.buffered() > TURN_BYTES_MAX {
+                if queue.frozen().is_some() {
+                    // What is left in the journal is to close sessions with; that is when this is looked at.
+                    continue;
+                }
+                if self.sink.journal.buffered() > self.turn_bytes_max() {
                     // Not lost: the session stays marked and comes back in the next turn.
                     queue.mark(shared);
                     continue;
@@ -197,32 +203,31 @@ impl Journal {
             for command in commands.drain(..) {
                 self.obey(command)?;
             }
-            self.tick();
+            if queue.frozen().is_none() {
+                self.tick();
+            }
+            self.announce();
             self.commit()?;
             if self.stopping && self.sessions.is_empty() {
                 return Ok(());
             }
-            match queue.frozen() {
-                Some(Frozen::Failed(_)) => {
-                    self.serve_frozen();
-                    return Ok(());
-                }
-                Some(frozen) => self.let_go(&frozen),
-                None => {}
+            if let Some(Frozen::Failed(_)) = queue.frozen() {
+                self.announce();
+                self.serve_frozen();
+                return Ok(());
             }
         }
     }
 
-    /// There is no space: whoever waits for a receipt or for the end of a session is told that it will not come. What ends
-    /// those sessions is in the journal.
-    fn let_go(&mut self, frozen: &Frozen) {
-        self.sessions.retain(|_, live| {
-            live.shared.wake();
-            let Some(closing) = live.closing.take() else { return true };
-            // Whoever no longer waits does not need the answer.
-            closing.replies.into_iter().for_each(|reply| drop(reply.send(Err(frozen.clone()))));
-            false
-        });
+    /// A turn begins in a file with at least this much room; it is also what remains to close every session when no other
+    /// file can be had.
+    fn room_min(&self) -> u64 {
+        self.sink.journal.file_len() / 8 * 3
+    }
+
+    /// A turn stops taking in at this many buffered bytes, so that one commit stays short and leaves room in the file.
+    fn turn_bytes_max(&self) -> usize {
+        usize::try_from(self.sink.journal.file_len() / 8).unwrap_or(usize::MAX)
     }
 
     fn timeout(&self) -> Duration {
@@ -231,50 +236,6 @@ impl Journal {
             return Duration::from_micros(PROCESS_SYNC_EVERY_US.saturating_sub(passed).max(1));
         }
         TICK
-    }
-
-    /// There is no room for another journal file: nothing goes on, but what is reserved suffices to close every session.
-    fn out_of_space(&self, error: &io::Error) -> io::Result<()> {
-        match Frozen::from_io("journal", error) {
-            frozen @ Frozen::NoSpace(_) => {
-                self.freeze(frozen);
-                Ok(())
-            }
-            _ => Err(io::Error::new(error.kind(), error.to_string())),
-        }
-    }
-
-    fn freeze(&self, frozen: Frozen) {
-        tracing::error!(reason = %frozen, "recording is frozen");
-        self.sink.queue.freeze(frozen);
-        self.sessions.values().for_each(|live| live.shared.wake());
-    }
-
-    /// After a failure nothing more is written; whoever asks is told.
-    fn serve_frozen(&mut self) {
-        let frozen = self.sink.queue.frozen().unwrap_or(Frozen::Stopped);
-        for (_, live) in self.sessions.drain() {
-            live.shared.wake();
-            let replies = live.closing.into_iter().flat_map(|closing| closing.replies);
-            // Whoever no longer waits does not need the answer.
-            replies.for_each(|reply| drop(reply.send(Err(frozen.clone()))));
-        }
-        self.sink.turn = Turn::default();
-        let mut dirty: Vec<Arc<Shared>> = Vec::new();
-        let mut commands = Vec::new();
-        while !self.stopping {
-            self.sink.queue.take(TICK, &mut dirty, &mut commands);
-            dirty.drain(..).for_each(|shared| shared.wake());
-            for command in commands.drain(..) {
-                match command {
-                    Command::Close { reply: Some(reply), .. } | Command::Slip { reply, .. } => {
-                        drop(reply.send(Err(frozen.clone())));
-                    }
-                    Command::Stop => self.stopping = true,
-                    _ => {}
-                }
-            }
-        }
     }
 
     /// Takes a session's events into its transcript and turns them into records.
@@ -317,7 +278,7 @@ impl Journal {
         }
     }
 
-    fn cut_all(&mut self, session: SessionId) {
+    pub(super) fn cut_all(&mut self, session: SessionId) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
         for lane in Lane::ALL {
             self.sink.cut(session, &mut live.part, &mut live.writer, lane, &mut self.compressor);
@@ -335,11 +296,18 @@ impl Journal {
             }
             Command::Close { session, reason, exit, reply } => self.close(session, reason, exit, reply),
             Command::Abandon(session) => self.close(session, CloseReason::Internal, None, None),
+            Command::Slip { reply, .. } if let Some(frozen) = self.sink.queue.frozen() => {
+                self.sink.turn.denied.push((reply, frozen));
+            }
             Command::Slip { session, reply } => {
                 self.take_last(session);
                 self.add_heads(Some(session));
                 self.sink.turn.slips.push((session, reply));
             }
+            // A frozen recorder logs nothing but ends. A segment in the vault without the CLOSE leaf of its session would be
+            // out of the next start's reach, and what that start recovers again must find its journal files.
+            Command::SegmentDone(_) | Command::Recovered(_) | Command::Release(_)
+                if self.sink.queue.frozen().is_some() => {}
             Command::SegmentDone(finished) => self.segment_done(&finished),
             Command::Recovered(recovered) => self.recovered(&recovered),
             Command::Release(files) => {
@@ -347,7 +315,7 @@ impl Journal {
                 self.sink.turn.publish.extend(barriers);
                 self.sink.turn.must_sync = true;
             }
-            Command::KeeperFailed(frozen) => self.freeze(frozen),
+            Command::KeeperFailed(frozen) => self.sink.queue.freeze(frozen),
             Command::Stop => {
                 self.stopping = true;
                 let open: Vec<_> = self.sessions.keys().copied().collect();
@@ -419,6 +387,9 @@ impl Journal {
     }
 
     fn close(&mut self, session: SessionId, reason: CloseReason, exit: Option<u32>, reply: Option<SlipReply>) {
+        if self.sink.queue.frozen().is_some() {
+            return self.close_frozen(session, reason, exit, reply);
+        }
         self.take_last(session);
         self.cut_all(session);
         let now = self.sink.queue.now();
@@ -435,21 +406,14 @@ impl Journal {
                 self.sink.end_segment(session, &mut live.part, end);
             }
         }
-        if let Some(frozen) = self.sink.queue.frozen() {
-            // The end is in the journal's reserve; the next start makes a segment of it.
-            self.sink.turn.must_sync = true;
-            let replies = self.sessions.remove(&session).and_then(|live| live.closing).map(|closing| closing.replies);
-            self.sink.turn.denied.extend(replies.into_iter().flatten().map(|reply| (reply, frozen.clone())));
+        if self.sink.queue.frozen().is_some() {
+            // The disk ran full within these lines; the end is in the journal.
+            self.close_frozen(session, reason, exit, None);
         }
     }
 
     /// A segment lies finished and synced in the spool: log it, then let it into the vault.
     fn segment_done(&mut self, finished: &FinishedSegment) {
-        if !self.sessions.contains_key(&finished.session) {
-            // Let go when recording froze. The next start ends the session with this file; a SEGMENT leaf now would stand
-            // in the log without the CLOSE that belongs to it.
-            return;
-        }
         let wall_us = self.sink.queue.now().wall_us;
         self.log_segment(finished, wall_us, None);
         let Some(live) = self.sessions.get_mut(&finished.session) else { return };

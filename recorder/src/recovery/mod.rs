@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::fs::Fs;
 use crate::journal::file::{FILE_HEAD_LEN, ScannedFile};
 use crate::journal::record::{self, Place, Record, RecordKind};
-use crate::keeper::{FinishedSegment, Job, part_path};
+use crate::keeper::{Backlog, FinishedSegment, Job, part_path};
 use crate::log::leaf::Leaf;
 use crate::transcript::Stamp;
 use crate::transcript::block::{Block, PLAIN_LEN_MAX, SessionId};
@@ -158,6 +158,8 @@ pub(crate) struct Recovery {
     pub(crate) boot_key: SigningKey,
     /// One more than the ordinal of the last session that the node log opened.
     pub(crate) next_ordinal: u64,
+    /// Bytes of copies that are not in the vault yet: on a small disk they must not all lie there at once.
+    pub(crate) copies: Arc<Backlog>,
 }
 
 impl Recovery {
@@ -209,6 +211,18 @@ impl Recovery {
         Ok(out)
     }
 
+    /// Returns how much space the copies of one session's segments take, of the one with most to copy: a recovery needs no
+    /// less.
+    pub(crate) fn copy_bytes_min(&self) -> io::Result<u64> {
+        let mut sums: HashMap<SessionId, u64> = HashMap::new();
+        for spooled in self.spooled()? {
+            if !self.evidence.logged.contains_key(&(spooled.session, spooled.segment_no)) {
+                *sums.entry(spooled.session).or_default() += self.fs.open(&spooled.path)?.size()?;
+            }
+        }
+        Ok(sums.into_values().max().unwrap_or_default())
+    }
+
     /// Returns the sessions that an earlier start left open.
     pub(crate) fn orphans(&self) -> io::Result<Vec<SessionId>> {
         let mut out: HashSet<SessionId> = self.evidence.records.keys().copied().collect();
@@ -236,11 +250,11 @@ impl Recovery {
             self.embed_runs(session, lost_turn, &mut rebuilt);
             rebuilt.end(self.boot_id, &self.boot_key, now);
         }
+        rebuilt.finished.retain(|segment_no, _| !self.evidence.logged.contains_key(&(session, *segment_no)));
+        // All at once: none of them goes into the vault before the last is written.
+        self.copies.enter(rebuilt.finished.values().map(|segment| segment.bytes.len() as u64).sum());
         let mut segments = Vec::new();
         for (segment_no, segment) in rebuilt.finished {
-            if self.evidence.logged.contains_key(&(session, segment_no)) {
-                continue;
-            }
             segments.push(self.store(session, segment_no, &segment)?);
         }
         let torn_bytes = rebuilt.torn.len() as u64;
@@ -257,7 +271,12 @@ impl Recovery {
             .collect();
         let mut lying: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
         for (segment_no, path) in parts {
-            lying.insert(segment_no, self.fs.read(&path)?);
+            match self.fs.read(&path) {
+                Ok(bytes) => drop(lying.insert(segment_no, bytes)),
+                // One that the log names already is on its way into the vault.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         let lost_turn = self.evidence.lost_turn(session, &lying);
         if lost_turn.is_some() {

@@ -73,7 +73,7 @@ fn started(dir: &Path) -> Life {
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     std::fs::create_dir_all(dir.join("journal")).unwrap();
     std::fs::create_dir_all(dir.join("spool")).unwrap();
-    let pool = Arc::new(Pool::new(Arc::clone(&fs), dir.join("journal"), 4));
+    let pool = Arc::new(Pool::new(Arc::clone(&fs), dir.join("journal"), 8 << 20, 4));
     let worker = Arc::clone(&pool);
     std::thread::spawn(move || worker.run(|_| {}));
     let journal = JournalWriter::create(fs, pool, [1; 16], 0, 0).unwrap();
@@ -125,6 +125,7 @@ fn recover(dir: &Path) -> Option<(RecoveredSession, Vec<u8>)> {
         boot_id: [8; 16],
         boot_key: SigningKey::from_bytes(&[7; 32]),
         next_ordinal: 1,
+        copies: Arc::new(Backlog::new(u64::MAX)),
     };
     let orphans = recovery.orphans().unwrap();
     let recovered = recovery.recover(*orphans.first()?, at(1000)).unwrap()?;

@@ -423,6 +423,11 @@ impl Writer {
         self.lane_mut(lane).encoded.len() >= BLOCK_BYTES
     }
 
+    /// Returns how many bytes of the lane are in no block yet.
+    pub fn buffered_len(&mut self, lane: Lane) -> usize {
+        self.lane_mut(lane).encoded.len()
+    }
+
     /// Returns how many buffered bytes of the lane the journal does not hold yet.
     pub fn fresh_len(&mut self, lane: Lane) -> usize {
         let lane = self.lane_mut(lane);

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod daemon;
+mod full_disk;
 mod login;
 mod secrecy;
 mod session;
