@@ -88,7 +88,11 @@ fn names(vault: &Vault, logged: &Logged, identities: &[Identity], buffer: &mut V
     let mut keys = LaneKeys::default();
     while let Ok(Some((_, block))) = reader.next_block() {
         if block.header.kind == Kind::Head {
-            keys = unwrap(&Head::decode(block.payload).ok()?, identities).ok()?;
+            let head = Head::decode(block.payload).ok()?;
+            if head.lane_keys.is_some() && identities.is_empty() {
+                return None;
+            }
+            keys = unwrap(&head, identities).ok()?;
         }
         if !block.header.kind.holds_events() || block.header.lane != Lane::Meta {
             continue;

@@ -106,7 +106,12 @@ fn kills(durability: &str) {
 /// Exports the sessions that ended, were sealed, and were not looked at before.
 fn new_transcripts(vault: &Vault, judged: &mut BTreeSet<String>) -> Vec<(String, Transcript)> {
     let mut fresh = Vec::new();
-    for session in vault.of_kind("session").unwrap() {
+    let sessions = vault
+        .outline()
+        .unwrap()
+        .into_iter()
+        .filter(|session| session.get("kind").is_some_and(|kind| kind == "session"));
+    for session in sessions {
         let ended = matches!(session.get("status").and_then(|status| status.as_str()), Some("closed" | "recovered"));
         let id = session.get("session").and_then(|id| id.as_str()).unwrap().to_owned();
         if ended && judged.insert(id.clone()) {

@@ -32,16 +32,19 @@ impl Journal {
         }
     }
 
-    /// Tells everybody, once, that recording is frozen, if it is: also those who wait for a session's end.
+    /// Tells everybody, once, that recording is frozen, if it is. Sessions whose CLOSE is written are let go: the finished
+    /// segment that they wait for is not taken any more, and what ends them is in the journal.
     pub(super) fn announce(&mut self) {
         let Some(frozen) = self.sink.queue.frozen().filter(|_| !self.announced) else { return };
         self.announced = true;
         tracing::error!(reason = %frozen, "recording is frozen");
-        for live in self.sessions.values_mut() {
+        self.sessions.retain(|_, live| {
             live.shared.wake();
-            let waiting = live.closing.iter_mut().flat_map(|closing| closing.replies.drain(..));
-            self.sink.turn.denied.extend(waiting.map(|reply| (reply, frozen.clone())));
-        }
+            let Some(closing) = live.closing.take() else { return true };
+            self.sink.turn.denied.extend(closing.replies.into_iter().map(|reply| (reply, frozen.clone())));
+            self.sink.turn.must_sync = true;
+            false
+        });
     }
 
     /// Closes a session from the reserve. The end is in the journal; the next start makes a segment of it.
