@@ -7,10 +7,11 @@ use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::block::{
     Compressor, HEADER_LEN, Header, LINK_CONTEXT, MAGIC, PLAIN_LEN_MAX, STORED_LEN_MAX, SessionId,
 };
+use casemate_recorder::transcript::blocks::Built;
 use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event::{EVENT_LEN_MAX, Event, Lane, Side, TYPES, ssh_out};
 use casemate_recorder::transcript::head::{Durability, Head, TranscriptKind};
-use casemate_recorder::transcript::writer::{Built, Writer};
+use casemate_recorder::transcript::writer::Writer;
 use ed25519_dalek::SigningKey;
 
 const FORMAT: &str = include_str!("../FORMAT.md");

@@ -19,9 +19,10 @@ use crate::log::leaf::Leaf;
 use crate::queue::{Queue, SlipReply};
 use crate::session::{Session, Shared};
 use crate::transcript::block::{Compressor, SessionId};
+use crate::transcript::blocks::Built;
 use crate::transcript::cipher::NONCE_LEN;
 use crate::transcript::event::Lane;
-use crate::transcript::writer::{Built, SegmentEnd, Writer};
+use crate::transcript::writer::{SegmentEnd, Writer};
 
 /// A block at least this long is written once, to its segment; below, a sync of one more file costs more than it saves.
 const PLACED_LEN_MIN: usize = 24 * 1024;

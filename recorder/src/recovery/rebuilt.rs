@@ -6,11 +6,11 @@ use ed25519_dalek::SigningKey;
 
 use crate::transcript::Stamp;
 use crate::transcript::block::{Block, Kind, Link};
+use crate::transcript::blocks::BlockChain;
 use crate::transcript::chain::{self, Chain, TRAILER_LEN};
 use crate::transcript::event::Lane;
 use crate::transcript::head::Head;
 use crate::transcript::seal::{self, CloseReason, Recovered, SIGNATURE_LEN};
-use crate::transcript::writer::BlockChain;
 
 /// A segment that is complete in memory.
 #[derive(Debug)]

@@ -7,12 +7,13 @@ use crate::journal::pool::Pool;
 use crate::journal::record::RecordHead;
 use crate::transcript::block::Kind;
 use crate::transcript::block::{BlockError, Compressor, HEADER_LEN};
+use crate::transcript::blocks::Built;
 use crate::transcript::chain::{self, TRAILER_LEN};
 use crate::transcript::cipher::{CipherError, LaneKeys, NONCE_LEN};
 use crate::transcript::event::{Event, Side, ssh_in, ssh_out};
 use crate::transcript::head::tests::{head, session_key};
 use crate::transcript::seal::{self, Recovered};
-use crate::transcript::writer::{Built, Writer};
+use crate::transcript::writer::Writer;
 use bytes::Bytes;
 
 const SESSION: SessionId = SessionId([9; 16]);

@@ -1,6 +1,7 @@
 //! The transcript format, sans-IO: bytes in, bytes out. `FORMAT.md` is the law.
 
 pub mod block;
+pub mod blocks;
 pub mod chain;
 pub mod cipher;
 pub mod event;

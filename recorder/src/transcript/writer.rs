@@ -1,7 +1,7 @@
 //! The writing end of a transcript: events in, chained blocks out.
 //!
-//! [`BlockChain`] turns payloads into blocks and keeps the segment's index; recovery uses it alone. [`Writer`] adds the
-//! lanes, the session's key and the rules for when a block is full. Neither reads a clock or touches a file.
+//! [`Writer`] adds to a [`BlockChain`] the lanes, the session's keys and the rules for when a block is full. It neither
+//! reads a clock nor touches a file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,13 +11,14 @@ use ed25519_dalek::SigningKey;
 use minicbor::bytes::ByteArray;
 
 use super::Stamp;
-use super::block::{Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link};
-use super::chain::{Chain, IndexEntry, SEGMENT_BLOCKS_MAX, TRAILER_LEN, trailer};
-use super::cipher::{LaneKey, LaneKeys, NONCE_LEN, TAG_LEN};
+use super::block::{Compressor, Kind, SessionId};
+use super::blocks::{BlockChain, Built, Contents};
+use super::chain::{Chain, SEGMENT_BLOCKS_MAX, TRAILER_LEN};
+use super::cipher::{LaneKeys, NONCE_LEN};
 use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, gap};
 use super::head::Head;
 use super::micro::MicroHead;
-use super::seal::{self, Close, CloseReason, SIGNATURE_LEN};
+use super::seal::{self, Close, CloseReason};
 
 /// A lane's block is cut at this many bytes of events: beyond, the compression ratio hardly grows and seeking costs more.
 pub const BLOCK_BYTES: usize = 64 * 1024;
@@ -29,233 +30,6 @@ pub const SEAL_BYTES: u64 = 1024 * 1024;
 pub const SEAL_AGE_US: u64 = 60_000_000;
 /// A segment rolls at this many stored bytes.
 pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
-
-/// A finished block, as it is stored.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// Header, payload and link.
-    pub bytes: Bytes,
-    /// What it is for.
-    pub kind: Kind,
-    /// Number in the transcript.
-    pub block_no: u64,
-    /// Segment it belongs to.
-    pub segment_no: u32,
-    /// Its link.
-    pub link: Link,
-}
-
-/// The parts of a header that differ from block to block.
-#[derive(Debug, Clone, Copy)]
-struct Contents {
-    kind: Kind,
-    lane: Lane,
-    first_event: u64,
-    event_count: u32,
-    wall_us: u64,
-    mono_us: u64,
-    span_us: u64,
-    salt: [u8; 16],
-    key_commit: [u8; 32],
-}
-
-impl Contents {
-    /// A block that holds no events.
-    fn bare(kind: Kind, wall_us: u64, mono_us: u64) -> Self {
-        Self {
-            kind,
-            lane: Lane::Meta,
-            first_event: 0,
-            event_count: 0,
-            wall_us,
-            mono_us,
-            span_us: 0,
-            salt: [0; 16],
-            key_commit: [0; 32],
-        }
-    }
-}
-
-/// A chain that is being written, and the index of its current segment.
-#[derive(Debug)]
-pub struct BlockChain {
-    chain: Chain,
-    segment_bytes: u64,
-    index: Vec<IndexEntry>,
-}
-
-impl BlockChain {
-    /// Begins the chain of a new session.
-    pub fn new(session: SessionId) -> Self {
-        Self { chain: Chain::new(session), segment_bytes: 0, index: Vec::new() }
-    }
-
-    /// Begins at a segment that exists; feed its blocks to [`BlockChain::adopt`].
-    pub fn resume(chain: Chain) -> Self {
-        Self { chain, segment_bytes: 0, index: Vec::new() }
-    }
-
-    /// Takes a block that is already stored at the end of the current segment.
-    ///
-    /// # Errors
-    /// It does not continue the chain.
-    pub fn adopt(&mut self, block: &Block<'_>) -> Result<(), super::chain::ChainError> {
-        self.chain.accept(&block.header, block.link)?;
-        self.index.push(IndexEntry::of(self.segment_bytes, &block.header, block.link));
-        self.segment_bytes = self.segment_bytes.saturating_add(block.raw.len() as u64);
-        Ok(())
-    }
-
-    /// Returns where the chain stands.
-    pub fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
-    /// Returns the stored length of the current segment so far.
-    pub fn segment_bytes(&self) -> u64 {
-        self.segment_bytes
-    }
-
-    /// Begins the next segment.
-    pub fn next_segment(&mut self) {
-        self.chain.next_segment();
-        self.segment_bytes = 0;
-        self.index.clear();
-    }
-
-    /// Stores a payload as it is, readable by everybody.
-    fn push(&mut self, contents: Contents, plain: &[u8]) -> Built {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN);
-        bytes.resize(HEADER_LEN, 0);
-        bytes.extend_from_slice(plain);
-        let header = self.header(contents, Codec::default(), plain.len(), plain.len());
-        self.finish(&header, &header.encode(), bytes)
-    }
-
-    /// Stores events: compressed, then encrypted with the block's own key.
-    fn push_events(
-        &mut self,
-        contents: Contents,
-        plain: &[u8],
-        compressor: &mut Compressor,
-        key: Option<&LaneKey>,
-    ) -> Built {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN + 64);
-        bytes.resize(HEADER_LEN, 0);
-        let zstd = compressor.append(&mut bytes, plain);
-        let stored_len = bytes.len() - HEADER_LEN;
-        let Some(lane_key) = key else {
-            let codec = Codec { zstd, encrypted: false };
-            let header = self.header(Contents { salt: [0; 16], ..contents }, codec, stored_len, plain.len());
-            return self.finish(&header, &header.encode(), bytes);
-        };
-        let key = lane_key.block_key(self.chain.session(), self.chain.next_block(), &contents.salt);
-        let codec = Codec { zstd, encrypted: true };
-        let header =
-            Header { key_commit: key.commitment(), ..self.header(contents, codec, stored_len + TAG_LEN, plain.len()) };
-        let encoded = header.encode();
-        key.seal_block(&encoded, &mut bytes, HEADER_LEN);
-        self.finish(&header, &encoded, bytes)
-    }
-
-    fn header(&self, contents: Contents, codec: Codec, stored_len: usize, plain_len: usize) -> Header {
-        Header {
-            kind: contents.kind,
-            lane: contents.lane,
-            codec,
-            suite: SUITE_BLAKE3,
-            // Both are bounded by the block limits, far below 4 GiB.
-            stored_len: stored_len as u32,
-            plain_len: plain_len as u32,
-            session: self.chain.session(),
-            block_no: self.chain.next_block(),
-            first_event: contents.first_event,
-            event_count: contents.event_count,
-            segment_no: self.chain.segment_no(),
-            wall_us: contents.wall_us,
-            mono_us: contents.mono_us,
-            span_us: contents.span_us,
-            salt: contents.salt,
-            prev: self.chain.prev(),
-            key_commit: contents.key_commit,
-        }
-    }
-
-    /// Puts the header in front of `bytes`, links the block and takes it into the chain.
-    fn finish(&mut self, header: &Header, encoded: &[u8; HEADER_LEN], mut bytes: Vec<u8>) -> Built {
-        if let Some(front) = bytes.first_chunk_mut::<HEADER_LEN>() {
-            *front = *encoded;
-        }
-        let link = link(&bytes);
-        bytes.extend_from_slice(&link.0);
-        // Every header made here takes its numbers from the chain, so it continues it.
-        let accepted = self.chain.accept(header, link);
-        debug_assert!(accepted.is_ok(), "{accepted:?}");
-        self.index.push(IndexEntry::of(self.segment_bytes, header, link));
-        self.segment_bytes = self.segment_bytes.saturating_add(bytes.len() as u64);
-        Built { bytes: bytes.into(), kind: header.kind, block_no: header.block_no, segment_no: header.segment_no, link }
-    }
-
-    fn push_signed(&mut self, contents: Contents, statement: &[u8], key: &SigningKey) -> Built {
-        let payload_len = statement.len() + SIGNATURE_LEN;
-        let header = self.header(contents, Codec::default(), payload_len, payload_len);
-        let encoded = header.encode();
-        let signature = seal::sign(key, &encoded, statement);
-        let mut bytes = encoded.to_vec();
-        bytes.extend_from_slice(statement);
-        bytes.extend_from_slice(&signature);
-        self.finish(&header, &encoded, bytes)
-    }
-
-    /// Writes the INDEX of the current segment and returns it with the segment's trailer, which belongs behind the one
-    /// seal that still follows.
-    fn index(&mut self, wall_us: u64, mono_us: u64) -> (Built, [u8; TRAILER_LEN]) {
-        let offset = self.segment_bytes;
-        let mut plain = Vec::with_capacity(self.index.len() * super::chain::INDEX_ENTRY_LEN);
-        self.index.iter().for_each(|entry| entry.append_to(&mut plain));
-        let built = self.push(Contents::bare(Kind::Index, wall_us, mono_us), &plain);
-        let len = built.bytes.len() as u32;
-        (built, trailer(offset, len))
-    }
-
-    /// Begins a segment on behalf of a start that is gone.
-    pub fn head(&mut self, head: &Head) -> Built {
-        self.push(Contents::bare(Kind::Head, 0, 0), &head.encode())
-    }
-
-    /// Embeds journal records of one lane of the session that `head` opens, verbatim. `records` are the bytes after the
-    /// record's checksum and number.
-    pub fn micro(&mut self, head: &Head, lane: Lane, first_event: u64, event_count: u32, records: &[&[u8]]) -> Built {
-        let mut plain = Vec::new();
-        for record in records {
-            plain.extend_from_slice(&(record.len() as u32).to_le_bytes());
-            plain.extend_from_slice(record);
-        }
-        let commits = head.micro_commits.as_ref().and_then(|commits| commits.get(lane as usize));
-        let contents = Contents {
-            lane,
-            first_event,
-            event_count,
-            salt: *head.journal_salt,
-            key_commit: commits.map_or([0; 32], |commit| **commit),
-            ..Contents::bare(Kind::Micro, 0, 0)
-        };
-        let codec = Codec { zstd: false, encrypted: commits.is_some() };
-        let header = self.header(contents, codec, plain.len(), plain.len());
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN);
-        bytes.resize(HEADER_LEN, 0);
-        bytes.extend_from_slice(&plain);
-        self.finish(&header, &header.encode(), bytes)
-    }
-
-    /// Ends the transcript on behalf of a start that is gone: INDEX, RECOVERED, trailer.
-    pub fn recovered(&mut self, statement: &seal::Recovered, key: &SigningKey) -> (Vec<Built>, [u8; TRAILER_LEN]) {
-        let (index, trailer) = self.index(statement.wall_us, 0);
-        let contents = Contents::bare(Kind::Recovered, statement.wall_us, 0);
-        let end = self.push_signed(contents, &seal::encode_statement(statement), key);
-        (vec![index, end], trailer)
-    }
-}
 
 /// Events of one lane that are not in a block yet.
 #[derive(Debug, Default)]
@@ -306,7 +80,7 @@ pub struct Writer {
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").field("session", &self.blocks.chain.session()).finish_non_exhaustive()
+        f.debug_struct("Writer").field("session", &self.blocks.chain().session()).finish_non_exhaustive()
     }
 }
 
@@ -334,7 +108,7 @@ impl Writer {
 
     fn head_block(&mut self, now: Stamp) -> Built {
         self.segment_since_us = now.boot_us;
-        self.head.events = self.blocks.chain.events();
+        self.head.events = self.blocks.chain().events();
         let contents = Contents::bare(Kind::Head, now.wall_us, self.mono_us(now));
         self.blocks.push(contents, &self.head.encode())
     }
@@ -442,7 +216,7 @@ impl Writer {
     /// Returns the events of the lane that the journal does not hold yet, and counts them as journaled. `nonce` is random,
     /// and used where they are encrypted.
     pub fn take_run(&mut self, lane: Lane, nonce: [u8; NONCE_LEN]) -> Option<Run<'_>> {
-        let session = self.blocks.chain.session();
+        let session = self.blocks.chain().session();
         let salt = *self.head.journal_salt;
         let key = self.lane_keys.get(lane).map(|key| key.micro_key(session, &salt));
         let buffer = self.lane_mut(lane);
@@ -515,10 +289,10 @@ impl Writer {
 
     /// Whether the segment is at its size, its age or its number of blocks.
     pub fn segment_is_due(&self, now: Stamp, age_us: u64) -> bool {
-        self.blocks.segment_bytes >= SEGMENT_BYTES
-            || self.blocks.index.len() + 16 >= SEGMENT_BLOCKS_MAX
+        self.blocks.segment_bytes() >= SEGMENT_BYTES
+            || self.blocks.segment_blocks() + 16 >= SEGMENT_BLOCKS_MAX
             // HEAD alone is not worth a segment.
-            || (self.blocks.index.len() > 1 && now.boot_us.saturating_sub(self.segment_since_us) >= age_us)
+            || (self.blocks.segment_blocks() > 1 && now.boot_us.saturating_sub(self.segment_since_us) >= age_us)
     }
 
     /// Ends the segment and begins the next: INDEX, SEAL, trailer, and the HEAD of the new one.
@@ -535,9 +309,9 @@ impl Writer {
         let statement = Close {
             reason,
             exit,
-            events: self.blocks.chain.events(),
+            events: self.blocks.chain().events(),
             bytes: self.bytes,
-            segments: self.blocks.chain.segment_no().saturating_add(1),
+            segments: self.blocks.chain().segment_no().saturating_add(1),
             wall_us: now.wall_us,
         };
         let contents = Contents::bare(Kind::Close, now.wall_us, self.mono_us(now));
@@ -554,6 +328,7 @@ fn micro_commits(session: SessionId, head: &Head, keys: &LaneKeys) -> Option<[By
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::{Block, HEADER_LEN};
     use super::super::event::{ssh_in, ssh_out};
     use super::super::head::tests::{head, session_key};
     use super::*;
