@@ -10,15 +10,13 @@ use crate::error::Frozen;
 use crate::queue::{Command, SlipReply};
 use crate::session::Shared;
 use crate::transcript::block::{HEADER_LEN, SessionId};
+use crate::transcript::chain::INDEX_ENTRY_LEN;
 use crate::transcript::event::Lane;
 use crate::transcript::seal::CloseReason;
 
 /// What a transcript's last blocks take beside its buffered events and its index: headers, links, CLOSE and the records
 /// around them.
 const END_LEN_MAX: usize = 16 * (HEADER_LEN + 128);
-
-/// An INDEX has this many bytes for each block.
-const INDEX_ENTRY_LEN: u64 = 64;
 
 impl Journal {
     /// There is no room for another journal file: nothing goes on, but what is reserved suffices to close every session.
@@ -73,7 +71,7 @@ impl Journal {
         live.shared.drain(&mut items);
         intake::append_frozen(&mut live.writer, &items);
         let buffered: usize = Lane::ALL.into_iter().map(|lane| live.writer.buffered_len(lane)).sum();
-        let index = live.writer.chain().next_block().saturating_mul(INDEX_ENTRY_LEN);
+        let index = live.writer.chain().next_block().saturating_mul(INDEX_ENTRY_LEN as u64);
         if self.sink.journal.room() < (buffered + END_LEN_MAX) as u64 + index {
             // What had a receipt is in the journal; the next start says how the session ended.
             tracing::warn!(%session, "no room is left to close this session, the next start recovers it");

@@ -113,10 +113,15 @@ impl BlockChain {
 
     /// Stores a payload as it is, readable by everybody.
     pub(super) fn push(&mut self, contents: Contents, plain: &[u8]) -> Built {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN);
+        self.push_stored(contents, Codec::default(), plain)
+    }
+
+    /// Stores a payload as it is, whatever the codec says of it.
+    fn push_stored(&mut self, contents: Contents, codec: Codec, payload: &[u8]) -> Built {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len() + LINK_LEN);
         bytes.resize(HEADER_LEN, 0);
-        bytes.extend_from_slice(plain);
-        let header = self.header(contents, Codec::default(), plain.len(), plain.len());
+        bytes.extend_from_slice(payload);
+        let header = self.header(contents, codec, payload.len(), payload.len());
         self.finish(&header, &header.encode(), bytes)
     }
 
@@ -229,11 +234,7 @@ impl BlockChain {
             ..Contents::bare(Kind::Micro, 0, 0)
         };
         let codec = Codec { zstd: false, encrypted: commits.is_some() };
-        let header = self.header(contents, codec, plain.len(), plain.len());
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN);
-        bytes.resize(HEADER_LEN, 0);
-        bytes.extend_from_slice(&plain);
-        self.finish(&header, &header.encode(), bytes)
+        self.push_stored(contents, codec, &plain)
     }
 
     /// Ends the transcript on behalf of a start that is gone: INDEX, RECOVERED, trailer.
