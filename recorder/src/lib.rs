@@ -20,6 +20,7 @@ mod recovery;
 mod secrets;
 mod session;
 mod shipper;
+mod stall;
 mod threads;
 pub mod transcript;
 pub mod vault;

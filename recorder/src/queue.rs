@@ -1,6 +1,7 @@
 //! What everybody hands to the journal thread, and how they learn that it stopped.
 
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::log::slip::Slip;
 use crate::recovery::RecoveredSession;
 use crate::secrets::Secrets;
 use crate::session::{Session, Shared};
+use crate::stall::Stall;
 use crate::transcript::Stamp;
 use crate::transcript::block::SessionId;
 use crate::transcript::event::Event;
@@ -73,15 +75,33 @@ pub(crate) struct Queue {
     work: Condvar,
     frozen: OnceLock<Frozen>,
     froze: Notify,
+    stall: Stall,
 }
 
 impl Queue {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), work: Condvar::new(), frozen: OnceLock::new(), froze: Notify::new() }
+        Self {
+            clock,
+            state: Mutex::default(),
+            work: Condvar::new(),
+            frozen: OnceLock::new(),
+            froze: Notify::new(),
+            stall: Stall::default(),
+        }
     }
 
     pub(crate) fn now(&self) -> Stamp {
         self.clock.now()
+    }
+
+    /// Watches the journal thread for a disk that does not answer, until the other end of `alive` is gone.
+    pub(crate) fn watch(&self, alive: &Receiver<()>) {
+        self.stall.watch(&*self.clock, alive);
+    }
+
+    /// Waits until the disk does not answer, or until it does.
+    pub(crate) async fn wait_stalled(&self, stalled: bool) {
+        self.stall.wait(stalled).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,6 +136,7 @@ impl Queue {
 
     /// Waits for work, at most as long as `timeout`, and takes it.
     pub(crate) fn take(&self, timeout: Duration, dirty: &mut Vec<Arc<Shared>>, commands: &mut Vec<Command>) {
+        self.stall.turn_ends();
         let mut state = self.state();
         if state.dirty.is_empty() && state.commands.is_empty() && !timeout.is_zero() {
             state.sleeping = true;
@@ -127,6 +148,8 @@ impl Queue {
         }
         std::mem::swap(&mut state.dirty, dirty);
         std::mem::swap(&mut state.commands, commands);
+        drop(state);
+        self.stall.turn_begins(self.now().boot_us);
     }
 
     /// Says that the thread is gone: what is still in the queue, and what comes, is dropped.

@@ -242,7 +242,15 @@ impl Recorder {
         let control_secrets = Secrets::fresh(&readers)?;
         let mut thread = Journal::new(setup)?;
         let control = thread.boot(boot, config.policy_hash, control_secrets, &config.control_opening)?;
-        starting.spawn("casemate-journal", move || thread.run())?;
+        let (alive, gone) = mpsc::channel();
+        starting.spawn("casemate-stall", {
+            let queue = Arc::clone(&queue);
+            move || queue.watch(&gone)
+        })?;
+        starting.spawn("casemate-journal", move || {
+            let _alive: mpsc::Sender<()> = alive;
+            thread.run();
+        })?;
         let stopping = Arc::new(AtomicBool::new(false));
         let threads = starting.last("casemate-recovery", {
             let (queue, stopping) = (Arc::clone(&queue), Arc::clone(&stopping));

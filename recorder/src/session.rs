@@ -198,6 +198,11 @@ impl Session {
         self.0.shared.queue.wait_frozen().await
     }
 
+    /// Waits until the disk has not answered for two seconds (`true`), or until it answers (`false`).
+    pub async fn wait_stalled(&self, stalled: bool) {
+        self.0.shared.queue.wait_stalled(stalled).await;
+    }
+
     /// Commits the session's head to the node log and returns the line that a person can keep.
     ///
     /// # Errors

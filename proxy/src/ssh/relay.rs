@@ -4,6 +4,7 @@
 //! hold. No queue holds a byte that could go on without its receipt. Does not decide what is allowed; `server` asks
 //! `flow` before anything comes here.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +37,10 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// How long what a departed client sent may make no headway towards the target.
 const STALLED: Duration = Duration::from_secs(10);
+
+/// What a person reads while the disk does not answer.
+const STALLED_DISK: &str =
+    "casemate: the disk that records this session does not answer: nothing is lost, but everything waits for it";
 
 /// How long the slip may take; a shell does not hang for it.
 const SLIP: Duration = Duration::from_secs(5);
@@ -147,7 +152,8 @@ async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
     };
     let downwards = client.pump_down(&mut leg.down, &leg.backlog);
     let leaving = linger(gone, &sent_close, backlog);
-    tokio::pin!(upwards, downwards, leaving);
+    let stalls = client.tell_stalls();
+    tokio::pin!(upwards, downwards, leaving, stalls);
     let mut pumping = true;
     loop {
         tokio::select! {
@@ -165,6 +171,7 @@ async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
                 }
             }
             () = &mut leaving => break Finish::ClientGone,
+            never = &mut stalls => match never {},
         }
         if let Some(end) = session.ending() {
             break Finish::Ended(end);
@@ -420,6 +427,25 @@ impl ClientSide<'_> {
             Err(_) => {
                 tracing::warn!(session = %self.session.recording().id(), "no slip in time");
                 Ok(())
+            }
+        }
+    }
+
+    /// Says why nothing moves while the disk does not answer, and when it does again.
+    ///
+    /// Said at once: what it says cannot be recorded at that time, and no session byte is in it. The record has it after
+    /// what waits before it.
+    async fn tell_stalls(&self) -> Infallible {
+        loop {
+            for (stalled, text) in [(true, STALLED_DISK), (false, "casemate: the disk answers again")] {
+                self.session.recording().wait_stalled(stalled).await;
+                let event = Event::map(shown::TYPE, self.chan).with(shown::WHAT, "disk").with(shown::TEXT, text);
+                drop(self.session.record(Side::Target, event));
+                let pty = self.shape.pty.load(Ordering::SeqCst);
+                // On a line of its own, wherever the cursor is.
+                let start = if pty { "\r\n" } else { "" };
+                let text = format!("{start}{}", line(text, pty));
+                self.deliver(self.write.extended_data_bytes(1, text)).await;
             }
         }
     }
