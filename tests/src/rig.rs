@@ -27,6 +27,8 @@ const TARGET: &str = "web1";
 pub struct Options {
     /// The durability to write into the configuration; the product's default when `None`.
     pub durability: Option<String>,
+    /// Whether recordings are written in the clear.
+    pub clear: bool,
     /// More lines for the target's sshd.
     pub sshd: String,
     /// Entries for `[limits]`, over those that the rig sets.
@@ -252,6 +254,10 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
     config.insert("listen".to_owned(), table([("ssh", list([&format!("127.0.0.1:{port}")]))]));
     if let Some(durability) = &options.durability {
         config.insert("durability".to_owned(), Value::from(durability.as_str()));
+    }
+    if options.clear {
+        config.insert("encryption".to_owned(), Value::from("none"));
+        config.remove("recipient");
     }
     if let Some(vault) = config.get_mut("vault").and_then(Value::as_table_mut) {
         vault.insert("immutable".to_owned(), Value::from(false));

@@ -1,4 +1,4 @@
-//! The four ways to one target: straight, through a bastion of each durability, and through OpenSSH as jump host.
+//! The ways to a target: straight, through a bastion of each durability, in the clear too, and through OpenSSH as jump host.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -11,45 +11,84 @@ use casemate_tests::process::cpu_seconds;
 use casemate_tests::rig::{Lab, Options};
 use casemate_tests::sshd::Sshd;
 
+/// How a bastion records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Process,
+    Causal,
+    Strict,
+    /// As `Process`, in the clear.
+    ProcessClear,
+    /// As `Causal`, in the clear.
+    CausalClear,
+}
+
+impl Mode {
+    fn options(self) -> Options {
+        let durability = match self {
+            Self::Process | Self::ProcessClear => "process",
+            Self::Causal | Self::CausalClear => "causal",
+            Self::Strict => "strict",
+        };
+        let clear = matches!(self, Self::ProcessClear | Self::CausalClear);
+        Options { durability: Some(durability.to_owned()), clear, ..Options::default() }
+    }
+}
+
 /// A way to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Direct,
-    Process,
-    Causal,
+    Bastion(Mode),
     Jump,
 }
 
 impl Way {
     /// All ways, in the order of the table.
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Process, Self::Causal, Self::Jump];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::Bastion(Mode::Process),
+        Self::Bastion(Mode::Causal),
+        Self::Bastion(Mode::Strict),
+        Self::Bastion(Mode::ProcessClear),
+        Self::Bastion(Mode::CausalClear),
+        Self::Jump,
+    ];
 
-    /// The heading in the table.
+    /// The heading in the table, and the name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
-            Self::Process => "process",
-            Self::Causal => "causal",
-            Self::Jump => "ssh -J",
+            Self::Bastion(Mode::Process) => "process",
+            Self::Bastion(Mode::Causal) => "causal",
+            Self::Bastion(Mode::Strict) => "strict",
+            Self::Bastion(Mode::ProcessClear) => "process-clear",
+            Self::Bastion(Mode::CausalClear) => "causal-clear",
+            Self::Jump => "jump",
         }
     }
 }
 
 /// Targets, bastions and a jump host, running.
 pub(crate) struct Course {
-    process: Lab,
-    causal: Lab,
+    /// The target of `Direct` and `Jump`.
+    base: Lab,
+    labs: Vec<(Mode, Lab)>,
     jump: Sshd,
     jump_client: Client,
 }
 
 impl Course {
-    /// Starts everything; it ends when the value is dropped.
-    pub(crate) fn start() -> Result<Self> {
-        let lab =
-            |durability: &str| Lab::with(&Options { durability: Some(durability.to_owned()), ..Options::default() });
-        let (process, causal) = (lab("process")?, lab("causal")?);
-        let jump = Sshd::start(&process.dir.join("jump"), None, "")?;
+    /// Starts what these ways need; it ends when the value is dropped.
+    pub(crate) fn start(ways: &[Way]) -> Result<Self> {
+        let base = Lab::start()?;
+        let mut labs = Vec::new();
+        for way in ways {
+            if let Way::Bastion(mode) = way {
+                labs.push((*mode, Lab::with(&mode.options())?));
+            }
+        }
+        let jump = Sshd::start(&base.dir.join("jump"), None, "")?;
         let host = |name: &str, server: &Sshd, jump: Option<&str>| -> Result<Host> {
             Ok(Host {
                 name: name.to_owned(),
@@ -60,56 +99,60 @@ impl Course {
                 host_key: server.host_key()?,
             })
         };
-        let hosts = [host("jump", &jump, None)?, host(Route::Jump.host(), &process.target, Some("jump"))?];
-        let jump_client = Client::write(&process.dir.join("jump_client"), &hosts)?;
-        for client in [&process.client, &causal.client, &jump_client] {
+        let hosts = [host("jump", &jump, None)?, host(Route::Jump.host(), &base.target, Some("jump"))?];
+        let jump_client = Client::write(&base.dir.join("jump_client"), &hosts)?;
+        for client in labs.iter().map(|(_, lab)| &lab.client).chain([&base.client, &jump_client]) {
             // The last block is `Host *`: these lines belong to it, and reach the jump's own hop as well.
             let mut config = OpenOptions::new().append(true).open(client.config())?;
             config.write_all(b"  Ciphers aes256-gcm@openssh.com\n  KexAlgorithms curve25519-sha256\n")?;
         }
-        Ok(Self { process, causal, jump, jump_client })
+        Ok(Self { base, labs, jump, jump_client })
     }
 
     /// Returns a client program with the configuration of that way, and the host name to give it.
-    pub(crate) fn program(&self, way: Way, name: &str) -> (Command, &'static str) {
-        match way {
-            Way::Direct => (self.process.client.program(name), Route::Straight.host()),
-            Way::Process => (self.process.client.program(name), Route::Through.host()),
-            Way::Causal => (self.causal.client.program(name), Route::Through.host()),
+    ///
+    /// # Errors
+    /// The course was started without that way.
+    pub(crate) fn program(&self, way: Way, name: &str) -> Result<(Command, &'static str)> {
+        Ok(match way {
+            Way::Direct => (self.base.client.program(name), Route::Straight.host()),
+            Way::Bastion(_) => (self.lab(way)?.client.program(name), Route::Through.host()),
             Way::Jump => (self.jump_client.program(name), Route::Jump.host()),
-        }
+        })
     }
 
     /// Returns `ssh` along that way, ready for a remote command.
-    pub(crate) fn ssh(&self, way: Way, options: &[&str]) -> Command {
-        let (mut command, host) = self.program(way, "ssh");
+    ///
+    /// # Errors
+    /// The course was started without that way.
+    pub(crate) fn ssh(&self, way: Way, options: &[&str]) -> Result<Command> {
+        let (mut command, host) = self.program(way, "ssh")?;
         command.args(options).arg(host);
-        command
+        Ok(command)
     }
 
     /// CPU seconds used so far by what stands between client and target on that way.
     pub(crate) fn cpu(&self, way: Way) -> f64 {
         match way {
             Way::Direct => 0.0,
-            Way::Process => cpu_seconds(self.process.bastion.process.pid),
-            Way::Causal => cpu_seconds(self.causal.bastion.process.pid),
+            Way::Bastion(_) => self.lab(way).map_or(0.0, |lab| cpu_seconds(lab.bastion.process.pid)),
             // sshd works in children, which the listener collects when they end.
             Way::Jump => children_cpu_seconds(self.jump.process.pid).unwrap_or(0.0),
         }
     }
 
     /// Returns the lab of a way through a bastion.
+    ///
+    /// # Errors
+    /// There is no bastion on that way.
     pub(crate) fn lab(&self, way: Way) -> Result<&Lab> {
-        match way {
-            Way::Process => Ok(&self.process),
-            Way::Causal => Ok(&self.causal),
-            Way::Direct | Way::Jump => None.context("no bastion on that way"),
-        }
+        let found = self.labs.iter().find(|(mode, _)| way == Way::Bastion(*mode));
+        found.map(|(_, lab)| lab).with_context(|| format!("no bastion on the way {}", way.name()))
     }
 
     /// Returns a path for a file of the measure's own.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.process.dir.join(name)
+        self.base.dir.join(name)
     }
 
     /// The jump host's listener.

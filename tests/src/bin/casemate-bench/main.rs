@@ -5,15 +5,17 @@
 
 use std::io::{Write, stdout};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use casemate_tests::noise::{Noise, fresh_seed};
 
 mod course;
 mod measures;
+mod reading;
 
-use course::Course;
+use course::{Course, Way};
 
-const USAGE: &str = "usage: casemate-bench [--runs N] [--mib N] [--sessions N] [--only zeros,random,up,sftp,flood,setup,keys,memory,verify]";
+const USAGE: &str = "usage: casemate-bench [--runs N] [--mib N] [--sessions N] [--ways direct,process,causal,strict,process-clear,causal-clear,jump] \
+[--only zeros,random,up,sftp,flood,text,setup,keys,memory,verify]";
 
 /// Measures one thing along all ways and prints it.
 type Measure = fn(&Plan, &mut Noise) -> Result<()>;
@@ -26,12 +28,14 @@ pub(crate) struct Plan {
     mib: u64,
     /// Idle sessions for the memory figure.
     sessions: usize,
+    /// Ways, `direct` first.
+    ways: Vec<Way>,
     /// Measures by name; all when empty.
     only: Vec<String>,
 }
 
 fn main() -> Result<()> {
-    let mut plan = Plan { runs: 5, mib: 256, sessions: 500, only: Vec::new() };
+    let mut plan = Plan { runs: 5, mib: 256, sessions: 500, ways: Way::ALL.to_vec(), only: Vec::new() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let Some(value) = args.next() else { bail!(USAGE) };
@@ -39,6 +43,7 @@ fn main() -> Result<()> {
             "--runs" => plan.runs = value.parse()?,
             "--mib" => plan.mib = value.parse()?,
             "--sessions" => plan.sessions = value.parse()?,
+            "--ways" => plan.ways = ways(&value)?,
             "--only" => plan.only = value.split(',').map(str::to_owned).collect(),
             _ => bail!(USAGE),
         }
@@ -48,16 +53,17 @@ fn main() -> Result<()> {
         "medians of {}, transfers of {} MiB; x = time against direct ssh in the same run",
         plan.runs, plan.mib
     ))?;
-    let measures: [(&str, Measure); 9] = [
+    let measures: [(&str, Measure); 10] = [
         ("zeros", measures::zeros),
         ("random", measures::random),
         ("up", measures::up),
         ("sftp", measures::sftp),
         ("flood", measures::flood),
+        ("text", reading::text),
         ("setup", measures::setup),
         ("keys", measures::keys),
         ("memory", measures::memory),
-        ("verify", measures::verify),
+        ("verify", reading::verify),
     ];
     for (name, measure) in measures {
         if plan.only.is_empty() || plan.only.iter().any(|only| only == name) {
@@ -96,6 +102,15 @@ pub(crate) fn shuffle<T>(list: &mut [T], noise: &mut Noise) {
 }
 
 /// A fresh course for one measure, so that no measure inherits another's files.
-pub(crate) fn course() -> Result<Course> {
-    Course::start()
+pub(crate) fn course(plan: &Plan) -> Result<Course> {
+    Course::start(&plan.ways)
+}
+
+/// Reads names of ways; all figures are ratios to the direct one, so it is always among them.
+fn ways(names: &str) -> Result<Vec<Way>> {
+    for name in names.split(',') {
+        ensure!(Way::ALL.iter().any(|way| way.name() == name), "no way is called {name}: {USAGE}");
+    }
+    let wanted = |way: &Way| *way == Way::Direct || names.split(',').any(|name| name == way.name());
+    Ok(Way::ALL.into_iter().filter(wanted).collect())
 }

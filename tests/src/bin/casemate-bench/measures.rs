@@ -7,15 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use casemate_tests::bins;
 use casemate_tests::noise::Noise;
-use casemate_tests::process::{find_program, nothing, rss, run};
+use casemate_tests::process::{rss, run};
 use casemate_tests::scale::MIB;
 
-use crate::course::{Course, Way};
+use crate::course::{Course, Mode, Way};
 use crate::{Plan, course, median, quantile, say, shuffle};
 
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the runs along one way gave.
 #[derive(Default, Clone)]
@@ -34,10 +33,10 @@ fn table(
     course: &Course,
     once: impl Fn(Way) -> Result<f64>,
 ) -> Result<()> {
-    let mut runs = vec![Runs::default(); Way::ALL.len()];
+    let mut runs = vec![Runs::default(); plan.ways.len()];
     // One round more than asked for: the first warms caches and is thrown away.
     for round in 0..=plan.runs {
-        let mut order: Vec<(usize, Way)> = Way::ALL.into_iter().enumerate().collect();
+        let mut order: Vec<(usize, Way)> = plan.ways.iter().copied().enumerate().collect();
         shuffle(&mut order, noise);
         for (at, way) in order {
             let before = course.cpu(way);
@@ -53,7 +52,7 @@ fn table(
     }
     let direct = runs.first().map_or(0.0, |runs| median(&runs.seconds));
     let mut line = format!("{name:<22} direct {direct:>7.3} s");
-    for (way, runs) in Way::ALL.into_iter().zip(&runs).skip(1) {
+    for (way, runs) in plan.ways.iter().copied().zip(&runs).skip(1) {
         line += &format!("   {} {:.2}x", way.name(), median(&runs.seconds) / direct);
         if bytes > 0 {
             line += &format!(" [{:.1} CPU s/GiB]", median(&runs.cpu_seconds) * 1024.0 * MIB as f64 / bytes as f64);
@@ -85,7 +84,7 @@ fn timed(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 /// Runs a command, throws its output away and checks how much there was.
-fn drain(command: &mut Command, expected: u64) -> Result<()> {
+pub(crate) fn drain(command: &mut Command, expected: u64) -> Result<()> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut from = child.stdout.take().context("no output")?;
     let mut buffer = vec![0; 256 * 1024];
@@ -102,7 +101,7 @@ fn drain(command: &mut Command, expected: u64) -> Result<()> {
     Ok(())
 }
 
-fn random_file(path: &Path, bytes: u64) -> Result<()> {
+pub(crate) fn random_file(path: &Path, bytes: u64) -> Result<()> {
     let mut file = File::create(path)?;
     std::io::copy(&mut Noise::new(77).take_bytes(bytes), &mut file)?;
     Ok(file.sync_all()?)
@@ -110,30 +109,30 @@ fn random_file(path: &Path, bytes: u64) -> Result<()> {
 
 /// Download of zeros.
 pub(crate) fn zeros(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let (course, bytes) = (course()?, plan.mib * MIB);
+    let (course, bytes) = (course(plan)?, plan.mib * MIB);
     table(plan, noise, "download of zeros", bytes, &course, |way| {
-        timed(|| drain(course.ssh(way, &[]).arg(format!("head -c {bytes} /dev/zero")), bytes))
+        timed(|| drain(course.ssh(way, &[])?.arg(format!("head -c {bytes} /dev/zero")), bytes))
     })
 }
 
 /// Download of random bytes.
 pub(crate) fn random(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let (course, bytes) = (course()?, plan.mib * MIB);
+    let (course, bytes) = (course(plan)?, plan.mib * MIB);
     let file = course.file("random");
     random_file(&file, bytes)?;
     table(plan, noise, "download of random", bytes, &course, |way| {
-        timed(|| drain(course.ssh(way, &[]).arg(format!("cat {}", file.display())), bytes))
+        timed(|| drain(course.ssh(way, &[])?.arg(format!("cat {}", file.display())), bytes))
     })
 }
 
 /// Upload of random bytes.
 pub(crate) fn up(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let (course, bytes) = (course()?, plan.mib * MIB);
+    let (course, bytes) = (course(plan)?, plan.mib * MIB);
     let file = course.file("random");
     random_file(&file, bytes)?;
     table(plan, noise, "upload of random", bytes, &course, |way| {
         timed(|| {
-            let status = course.ssh(way, &[]).arg("cat >/dev/null").stdin(File::open(&file)?).status()?;
+            let status = course.ssh(way, &[])?.arg("cat >/dev/null").stdin(File::open(&file)?).status()?;
             ensure!(status.success(), "the upload failed");
             Ok(())
         })
@@ -142,14 +141,14 @@ pub(crate) fn up(plan: &Plan, noise: &mut Noise) -> Result<()> {
 
 /// `sftp get` and `put` at default depth.
 pub(crate) fn sftp(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let (course, bytes) = (course()?, plan.mib * MIB);
+    let (course, bytes) = (course(plan)?, plan.mib * MIB);
     let (file, other) = (course.file("random"), course.file("other"));
     random_file(&file, bytes)?;
     for verb in ["get", "put"] {
         table(plan, noise, &format!("sftp {verb}"), bytes, &course, |way| {
             let batch = format!("{verb} {} {}\n", file.display(), other.display());
             timed(|| {
-                let (mut sftp, host) = course.program(way, "sftp");
+                let (mut sftp, host) = course.program(way, "sftp")?;
                 run(sftp.args(["-q", "-b", "-", host]), std::io::Cursor::new(batch.clone()), PATIENCE)?.ok()?;
                 Ok(())
             })
@@ -160,29 +159,29 @@ pub(crate) fn sftp(plan: &Plan, noise: &mut Noise) -> Result<()> {
 
 /// A flood of numbers in a terminal.
 pub(crate) fn flood(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let course = course()?;
+    let course = course(plan)?;
     let count = plan.mib * 16 * 1024;
     // Each line gets a carriage return from the terminal.
     let bytes: u64 = (1..=count).map(|number| u64::from(number.ilog10()) + 3).sum();
     table(plan, noise, "seq flood in a pty", bytes, &course, |way| {
-        timed(|| drain(course.ssh(way, &["-tt"]).arg(format!("seq 1 {count}")), 0))
+        timed(|| drain(course.ssh(way, &["-tt"])?.arg(format!("seq 1 {count}")), 0))
     })
 }
 
 /// Set-up of `ssh host true`.
 pub(crate) fn setup(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let course = course()?;
+    let course = course(plan)?;
     table(plan, noise, "ssh host true, ten", 0, &course, |way| {
-        timed(|| (0..10).try_for_each(|_| drain(course.ssh(way, &[]).arg("true"), 0)))
+        timed(|| (0..10).try_for_each(|_| drain(course.ssh(way, &[])?.arg("true"), 0)))
     })
 }
 
 /// A keystroke and its echo, back to back.
 pub(crate) fn keys(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let course = course()?;
-    let mut all = vec![Vec::new(); Way::ALL.len()];
+    let course = course(plan)?;
+    let mut all = vec![Vec::new(); plan.ways.len()];
     for _ in 0..plan.runs {
-        let mut order: Vec<(usize, Way)> = Way::ALL.into_iter().enumerate().collect();
+        let mut order: Vec<(usize, Way)> = plan.ways.iter().copied().enumerate().collect();
         shuffle(&mut order, noise);
         for (at, way) in order {
             let times = echoes(&course, way, 2000)?;
@@ -196,7 +195,7 @@ pub(crate) fn keys(plan: &Plan, noise: &mut Noise) -> Result<()> {
     for (name, values) in [("keystroke p50", &p50), ("keystroke p99", &p99)] {
         let direct = values.first().copied().unwrap_or(0.0);
         let mut line = format!("{name:<22} direct {:>7.3} ms", direct * 1e3);
-        for (way, value) in Way::ALL.into_iter().zip(values.iter()).skip(1) {
+        for (way, value) in plan.ways.iter().copied().zip(values.iter()).skip(1) {
             line += &format!("   {} +{:.3} ms", way.name(), (value - direct) * 1e3);
         }
         say(&line)?;
@@ -207,7 +206,7 @@ pub(crate) fn keys(plan: &Plan, noise: &mut Noise) -> Result<()> {
 /// Types one byte at a time into a raw terminal, and measures until it comes back, in seconds.
 fn echoes(course: &Course, way: Way, count: usize) -> Result<Vec<f64>> {
     let mut child = course
-        .ssh(way, &["-tt"])
+        .ssh(way, &["-tt"])?
         .arg("stty raw -echo; echo ready; exec cat")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -231,23 +230,29 @@ fn echoes(course: &Course, way: Way, count: usize) -> Result<Vec<f64>> {
     Ok(times)
 }
 
+/// Durability makes no difference to a session that is idle.
+const MEMORY_MODES: [Mode; 2] = [Mode::Process, Mode::ProcessClear];
+
 /// Memory of an idle session.
 pub(crate) fn memory(plan: &Plan, _noise: &mut Noise) -> Result<()> {
-    for way in [Way::Process, Way::Jump] {
-        let course = course()?;
+    for way in plan.ways.iter().copied().filter(|way| *way != Way::Direct) {
+        if matches!(way, Way::Bastion(mode) if !MEMORY_MODES.contains(&mode)) {
+            continue;
+        }
+        let course = Course::start(&[way])?;
         let held = |course: &Course| -> Result<u64> {
             Ok(match way {
                 Way::Jump => course.jump().process.descendants().iter().map(|process| rss(process.pid)).sum(),
                 _ => rss(course.lab(way)?.bastion.process.pid),
             })
         };
-        drain(course.ssh(way, &[]).arg("true"), 0)?;
+        drain(course.ssh(way, &[])?.arg("true"), 0)?;
         std::thread::sleep(Duration::from_secs(2));
         let before = held(&course)?;
         let mut clients = Vec::new();
         for _ in 0..plan.sessions {
             let mut client = course
-                .ssh(way, &[])
+                .ssh(way, &[])?
                 .arg("echo up; exec sleep 600")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -261,60 +266,6 @@ pub(crate) fn memory(plan: &Plan, _noise: &mut Noise) -> Result<()> {
         let each = held(&course)?.saturating_sub(before) / 1024 / plan.sessions.max(1) as u64;
         say(&format!("{:<22} {} {each} KiB per session, at {}", "idle memory", way.name(), plan.sessions))?;
         clients.iter_mut().for_each(end);
-    }
-    Ok(())
-}
-
-/// `casemate-replay verify` against `b3sum` on the same files.
-pub(crate) fn verify(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    let course = course()?;
-    let lab = course.lab(Way::Process)?;
-    let bytes = plan.mib * MIB;
-    let file = course.file("random");
-    random_file(&file, bytes)?;
-    for _ in 0..4 {
-        drain(course.ssh(Way::Process, &[]).arg(format!("cat {}", file.display())), bytes)?;
-    }
-    let vault = lab.vault();
-    vault.settle(4, Duration::from_secs(20))?;
-    let mut files = Vec::new();
-    list(&vault.dir, &mut files)?;
-    let total: u64 = files.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
-    let (replay, b3sum) = (bins::path("casemate-replay")?, find_program("b3sum")?);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 0..=plan.runs {
-        let mut order = [true, false];
-        shuffle(&mut order, noise);
-        for verify in order {
-            let mut command = if verify { Command::new(&replay) } else { Command::new(&b3sum) };
-            if verify {
-                command.arg("verify").arg(&vault.dir).arg("--trust").arg(&vault.trust);
-            } else {
-                command.args(&files);
-            }
-            let start = Instant::now();
-            let done = run(&mut command, nothing(), PATIENCE)?;
-            let seconds = start.elapsed().as_secs_f64();
-            ensure!(done.code() == if verify { 4 } else { 0 }, "exit {}: {}", done.code(), done.err());
-            if round > 0 {
-                if verify { ours.push(seconds) } else { theirs.push(seconds) }
-            }
-        }
-    }
-    say(&format!(
-        "{:<22} {:.3} s for {} MiB; b3sum {:.3} s: {:.2}x",
-        "verify",
-        median(&ours),
-        total / MIB,
-        median(&theirs),
-        median(&ours) / median(&theirs)
-    ))
-}
-
-fn list(dir: &Path, files: &mut Vec<std::path::PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() { list(&path, files)? } else { files.push(path) }
     }
     Ok(())
 }
