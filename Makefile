@@ -23,7 +23,7 @@ run: ## Start a bastion here with a working configuration, and print the lines t
 	@CASEMATE_BINS=$(RELEASE) scripts/run
 
 test: ## Run all tests (what CI runs)
-	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko python3-cryptography age cargo-nextest
+	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age cargo-nextest
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug $(CARGO) nextest run --locked --workspace $(ARGS)
 
@@ -57,16 +57,18 @@ rig-stop: ## End exactly what `make rig DIR=…` started
 	@$(RELEASE)/casemate-rig stop "$(DIR)"
 
 soak: ## The long forms of the tests: full sizes, 300 kills per durability (an hour or more)
-	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync python3-paramiko python3-cryptography age cargo-nextest
+	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age cargo-nextest
 	$(BUILD) --release
 	CASEMATE_SOAK=1 CASEMATE_BINS=$(RELEASE) $(CARGO) nextest run --locked --release -p casemate-tests --profile soak $(ARGS)
 
 FUZZ_TARGETS = $(notdir $(basename $(wildcard tests/fuzz/fuzz_targets/*.rs)))
-fuzz: ## Let libFuzzer loose on every decoder [SECONDS_EACH=60]
+fuzz: ## Let libFuzzer loose on every decoder [RUNS=executions | SECONDS_EACH=60] [FUZZ_TARGETS=…]
 	@scripts/need cargo-fuzz g++
 	cd tests/fuzz && for target in $(FUZZ_TARGETS); do \
+	  mkdir -p $(TARGET)/fuzz/found/$$target; \
 	  RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz \
-	    $(CARGO) fuzz run --fuzz-dir . $$target -- -max_total_time=$(or $(SECONDS_EACH),60) -max_len=65536 || exit 1; \
+	    $(CARGO) fuzz run --fuzz-dir . -s none $$target $(TARGET)/fuzz/found/$$target corpus/$$target -- \
+	    -max_len=65536 $(if $(RUNS),-runs=$(RUNS),-max_total_time=$(or $(SECONDS_EACH),60)) || exit 1; \
 	done
 
 bench: ## Measure against direct ssh and `ssh -J`: medians of five in random order

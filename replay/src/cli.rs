@@ -1,5 +1,6 @@
 //! The command line: verbs and flags in, an exit status out.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,8 +13,10 @@ use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::export::{self, Format};
+use crate::play::{self, Goto, parse_goto, parse_offset, parse_speed};
 use crate::reader::{End, Transcript};
 use crate::safe::visible;
+use crate::tail::spooled;
 use crate::time::{now_us, parse_time};
 use crate::vault::Vault;
 use crate::verify::{self, Options};
@@ -52,6 +55,31 @@ enum Verb {
         source: String,
         /// A session's id, or the beginning of it.
         session: String,
+    },
+    /// Show a session as it looked. Keys: space pauses, . steps, + and - change the speed, arrows leap 10 s, q quits.
+    Play {
+        /// The vault: a directory.
+        source: String,
+        /// A session's id, or the beginning of it.
+        session: String,
+        /// As a multiple of the recorded speed.
+        #[arg(short, long, value_name = "FACTOR", default_value = "1", value_parser = parse_speed)]
+        speed: f64,
+        /// Begin at this moment: seconds, m:s, h:m:s, or `end`.
+        #[arg(short, long, value_name = "TIME", value_parser = parse_goto)]
+        goto: Option<Goto>,
+        /// Wait no longer than this where nothing happens, in seconds.
+        #[arg(short, long, value_name = "TIME", value_parser = parse_offset)]
+        idle_limit: Option<u64>,
+        /// Begin at the newest and go on while it is recorded.
+        #[arg(short, long)]
+        follow: bool,
+        /// On the node: also read live segments from here, `spool` in its state_dir. They are at most 10 s behind.
+        #[arg(long, value_name = "DIR")]
+        spool: Option<PathBuf>,
+        /// This channel, instead of the first with a terminal.
+        #[arg(long, value_name = "NUMBER")]
+        channel: Option<u32>,
     },
     /// Write a session in a form that other programs read.
     Export {
@@ -117,6 +145,13 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
             let transcript = open(&vault, &session, &identities)?;
             show::run(&transcript, json, &mut out).map(|()| 0)
         }
+        Verb::Play { source, session, speed, goto, idle_limit, follow, spool, channel } => {
+            let vault = Vault::open(&source)?;
+            let spool = spool.as_deref();
+            let session = find(&vault, spool, &session)?;
+            let options = play::Options { speed, idle_limit_us: idle_limit, goto, follow, spool, channel };
+            play::run(&vault, session, &identities, &options, &mut out).map(|()| 0)
+        }
         Verb::Export { source, session, format, output, channel } => {
             let vault = Vault::open(&source)?;
             let transcript = open(&vault, &session, &identities)?;
@@ -149,7 +184,7 @@ fn identities(files: &[PathBuf]) -> Result<Vec<Identity>, ReplayError> {
 
 /// Opens the transcript of the session that `wanted` names.
 fn open(vault: &Vault, wanted: &str, identities: &[Identity]) -> Result<Transcript, ReplayError> {
-    let transcript = Transcript::open(vault, find(vault, wanted)?, identities)?;
+    let transcript = Transcript::open(vault, find(vault, None, wanted)?, identities)?;
     if transcript.end == End::Open {
         // Somebody who pipes the export should still learn that it is not all.
         let _ = writeln!(
@@ -162,10 +197,12 @@ fn open(vault: &Vault, wanted: &str, identities: &[Identity]) -> Result<Transcri
     Ok(transcript)
 }
 
-fn find(vault: &Vault, wanted: &str) -> Result<SessionId, ReplayError> {
-    let listing = vault.sessions()?;
+/// Finds the session that `wanted` names in the vault, or among those whose first segment is still in the spool.
+fn find(vault: &Vault, spool: Option<&Path>, wanted: &str) -> Result<SessionId, ReplayError> {
+    let mut sessions: BTreeSet<SessionId> = vault.sessions()?.sessions.into_keys().collect();
+    sessions.extend(spool.map(spooled).transpose()?.into_iter().flatten());
     let lower = wanted.to_ascii_lowercase();
-    let mut found = listing.sessions.keys().filter(|session| session.to_string().starts_with(&lower));
+    let mut found = sessions.iter().filter(|session| session.to_string().starts_with(&lower));
     match (found.next(), found.next()) {
         (Some(session), None) => Ok(*session),
         (Some(one), Some(other)) => Err(ReplayError::Usage(format!(
@@ -173,7 +210,7 @@ fn find(vault: &Vault, wanted: &str) -> Result<SessionId, ReplayError> {
             visible(wanted)
         ))),
         (None, _) => Err(ReplayError::Usage(format!(
-            "no session in this vault begins with {:?}: `ls` lists them",
+            "no session here begins with {:?}: `ls` lists those of the vault; `play --spool DIR` finds live ones on their node",
             visible(wanted)
         ))),
     }

@@ -53,6 +53,16 @@ impl<'b> SegmentReader<'b> {
         Ok(Some(Self { file, path: path.to_owned(), len: found.len(), buffer, start: 0, end: 0, offset: 0 }))
     }
 
+    /// Goes to a block that begins at `offset`. Only for a reader that has read nothing yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn skip_to(&mut self, offset: u64) -> Result<(), ReplayError> {
+        self.file.seek(SeekFrom::Start(offset)).map_err(ReplayError::io("read", &self.path))?;
+        self.offset = offset;
+        Ok(())
+    }
+
     /// Returns the length of the file in bytes.
     pub fn len(&self) -> u64 {
         self.len
@@ -266,7 +276,7 @@ impl Transcript {
 }
 
 /// Unwraps the keys of a session.
-fn open_keys(session: SessionId, head: &Head, identities: &[Identity]) -> Result<LaneKeys, ReplayError> {
+pub(crate) fn open_keys(session: SessionId, head: &Head, identities: &[Identity]) -> Result<LaneKeys, ReplayError> {
     if head.lane_keys.is_some() && identities.is_empty() {
         let what = "is encrypted: give --identity FILE, the auditor's or another recipient's";
         return Err(ReplayError::Usage(format!("session {session} {what}")));

@@ -95,9 +95,17 @@ impl Vault {
     /// # Errors
     /// When the program is missing or does not end within two minutes.
     pub fn replay(&self, verb: &str, args: &[&str]) -> Result<Done> {
+        run(&mut self.command(verb, args)?, nothing(), Duration::from_secs(120))
+    }
+
+    /// Returns the command that [`Vault::replay`] runs.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn command(&self, verb: &str, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(bins::path("casemate-replay")?);
         command.arg(verb).arg(&self.dir).arg("--identity").arg(&self.identity).args(args);
-        run(&mut command, nothing(), Duration::from_secs(120))
+        Ok(command)
     }
 
     /// Lists the sessions, oldest first.

@@ -133,6 +133,21 @@ struct StateFile {
     version: u32,
     /// The newest accepted checkpoint of each node, as a signed note.
     nodes: BTreeMap<String, String>,
+    /// When identities were last tried, and on how many sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<Trial>,
+}
+
+/// How it went when identities were tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trial {
+    /// Microseconds since 1970.
+    pub(super) at_us: u64,
+    /// Sessions that opened.
+    pub(super) sessions: usize,
+    /// Sessions of which something was there.
+    pub(super) of: usize,
 }
 
 /// What earlier runs accepted.
@@ -140,6 +155,7 @@ struct StateFile {
 pub(super) struct State {
     path: PathBuf,
     nodes: BTreeMap<String, Note>,
+    pub(super) opened: Option<Trial>,
 }
 
 impl State {
@@ -148,13 +164,14 @@ impl State {
     /// # Errors
     /// It cannot be read, or is not a state file.
     pub(super) fn read(path: &Path) -> Result<Self, ReplayError> {
-        let mut state = Self { path: path.to_owned(), nodes: BTreeMap::new() };
+        let mut state = Self { path: path.to_owned(), nodes: BTreeMap::new(), opened: None };
         let bad = |what: String| ReplayError::Usage(format!("state file {}: {what}", show(path)));
         let Some(bytes) = read_small(path, FILE_LEN_MAX)? else { return Ok(state) };
         let file: StateFile = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         if file.version != 1 {
             return Err(bad(format!("version {} is not known", file.version)));
         }
+        state.opened = file.opened;
         for (node, text) in file.nodes {
             let note: Note = text.parse().map_err(|error: NoteError| bad(error.to_string()))?;
             if note.checkpoint.origin != node {
@@ -184,7 +201,8 @@ impl State {
     /// The file cannot be written.
     pub(super) fn write(&self) -> Result<(), ReplayError> {
         let nodes = self.nodes.iter().map(|(node, note)| (node.clone(), note.to_string())).collect();
-        let mut text = serde_json::to_vec_pretty(&StateFile { version: 1, nodes }).unwrap_or_default();
+        let mut text =
+            serde_json::to_vec_pretty(&StateFile { version: 1, nodes, opened: self.opened }).unwrap_or_default();
         text.push(b'\n');
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".new");

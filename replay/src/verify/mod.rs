@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use anchors::{Anchor, NodeTrust, Signed, State};
+use anchors::{Anchor, NodeTrust, Signed, State, Trial};
 use casemate_certs::trust::{Trust, TrustFile};
 use casemate_recorder::transcript::wrap::Identity;
 use doubts::{doubts, retention};
@@ -111,6 +111,40 @@ struct Judged {
     anchored: bool,
 }
 
+/// What was opened, by whose keys.
+#[derive(Debug)]
+struct Opened {
+    /// The public halves of the identities given, with the names that the trust file has for them.
+    readers: Vec<(String, Option<String>)>,
+    trial: Trial,
+}
+
+impl Opened {
+    fn by(identities: &[Identity], trust: Option<&Trust>, sessions: &[Judged], at_us: u64) -> Option<Self> {
+        let name = |key: &str| {
+            let mut recipients = trust.into_iter().flat_map(|trust| &trust.recipients);
+            recipients.find(|recipient| recipient.key.to_string() == key).map(|recipient| recipient.name.clone())
+        };
+        let keys = identities.iter().map(|identity| identity.recipient().to_string());
+        let readers: Vec<_> = keys.map(|key| (key.clone(), name(&key))).collect();
+        let here = || sessions.iter().filter(|judged| judged.facts.blocks > 0);
+        let opened = here().filter(|judged| judged.facts.altered.is_none()).count();
+        let trial = Trial { at_us, sessions: opened, of: here().count() };
+        (!readers.is_empty()).then_some(Self { readers, trial })
+    }
+
+    /// Why it does not show that those can read the recordings who should.
+    fn doubts(&self, trust: Option<&Trust>) -> Vec<String> {
+        // A trust file that names nobody leaves nothing to hold them against.
+        if trust.is_none_or(|trust| trust.recipients.is_empty()) {
+            return Vec::new();
+        }
+        let strangers = self.readers.iter().filter(|(_, name)| name.is_none());
+        let what = "is none of the recipients that the trust file lists: what it opens does not show that they can";
+        strangers.map(|(key, _)| format!("the identity of {key} {what}")).collect()
+    }
+}
+
 /// Everything that a report is made of.
 #[derive(Debug)]
 struct Findings {
@@ -124,8 +158,10 @@ struct Findings {
     exceptions: Vec<String>,
     remarks: Vec<String>,
     sha256: bool,
-    /// Whether every session that is here was opened and read.
-    opened: bool,
+    /// What the identities opened, where some were given.
+    opened: Option<Opened>,
+    /// When identities were last tried: now, or what the state file knows.
+    last_trial: Option<Trial>,
     exit: u8,
     /// Whether what is missing may be on its way into the vault at this moment.
     may_lag: bool,
@@ -159,6 +195,8 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
         std::thread::sleep(LAG);
         findings = examine(vault, trust.as_ref(), &anchors, options)?;
     }
+    let before = state.as_ref().and_then(|state| state.opened);
+    findings.last_trial = findings.opened.as_ref().map(|opened| opened.trial).or(before);
     // What a file that should be signed and is not says about keys is not to be remembered.
     let vouched = trust.as_ref().is_some_and(|file| file.board().is_none() || file.believe(options.now_us).is_ok());
     if let Some(state) = &mut state
@@ -167,6 +205,7 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
     {
         let newest = findings.nodes.iter().filter(|node| node.listed).filter_map(|node| node.newest.as_ref());
         newest.for_each(|note| state.advance(note));
+        state.opened = findings.last_trial;
         state.write()?;
     }
     report::write(&findings, trust.as_ref(), options.json, out)?;
@@ -216,7 +255,9 @@ fn examine(
         let key = |judged: &Judged| (judged.facts.plan.node.clone(), judged.facts.plan.index);
         key(a).cmp(&key(b))
     });
-    let undecided = doubts(trust, &nodes, &sessions, options.now_us);
+    let opened = Opened::by(&options.identities, keys, &sessions, options.now_us);
+    let mut undecided = doubts(trust, &nodes, &sessions, options.now_us);
+    undecided.extend(opened.iter().flat_map(|opened| opened.doubts(keys)));
     let exceptions = keys.map(|trust| retention(trust, &sessions)).unwrap_or_default();
     let is_altered = !altered.is_empty()
         || nodes.iter().any(|node| !node.altered.is_empty())
@@ -240,7 +281,8 @@ fn examine(
         exceptions,
         remarks,
         sha256: options.sha256,
-        opened: !options.identities.is_empty(),
+        opened,
+        last_trial: None,
         exit,
         may_lag,
     })

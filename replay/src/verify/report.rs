@@ -138,7 +138,12 @@ fn json_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
         .with("trust", trust.map(trust_json))
         .with("remarks", findings.all_remarks())
         .with("sha256", findings.sha256)
-        .with("opened_and_read", findings.opened)
+        .with(
+            "opened_by",
+            findings.opened.as_ref().map(|opened| opened.readers.iter().map(reader_json).collect::<Vec<_>>()),
+        )
+        .with("opened_sessions", findings.opened.as_ref().map(|opened| opened.trial.sessions))
+        .with("last_opened", findings.last_trial.map(|trial| rfc3339(trial.at_us)))
         .with("not_proven", NOT_PROVEN);
     lines.push(last.finish());
     lines
@@ -172,6 +177,14 @@ fn trust_text(file: &TrustFile) -> Vec<String> {
     let refused = file.tally().refused.iter();
     lines.extend(refused.map(|refused| format!("not counted: the signature on line {} {}", refused.line, refused.why)));
     lines.iter().map(|line| visible(line)).collect()
+}
+
+fn reader_json((key, name): &(String, Option<String>)) -> serde_json::Value {
+    serde_json::json!({ "recipient": key, "name": name })
+}
+
+fn reader_text((key, name): &(String, Option<String>)) -> String {
+    name.as_deref().map_or_else(|| key.clone(), visible)
 }
 
 fn session_line(judged: &Judged) -> String {
@@ -223,13 +236,22 @@ fn text_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
     } else {
         "every link, seal, index and leaf; links fix every byte, so the SHA-256 of segments was not computed (--sha256)"
     };
-    let opened = if findings.opened {
-        "every session opens with the identities given, and every event in it was read"
-    } else {
-        "what is encrypted was checked as it is stored; nothing was opened (--identity)"
+    let opened = match &findings.opened {
+        Some(opened) => format!(
+            "{} of {} sessions open with the identities given ({}), and every event in them was read",
+            opened.trial.sessions,
+            opened.trial.of,
+            opened.readers.iter().map(reader_text).collect::<Vec<_>>().join(", ")
+        ),
+        None => {
+            let before = findings.last_trial.map_or_else(String::new, |trial| {
+                format!("; on {}, {} of {} sessions opened", rfc3339(trial.at_us), trial.sessions, trial.of)
+            });
+            format!("what is encrypted was checked as it is stored; nothing was opened (--identity){before}")
+        }
     };
     let retention = "files in a directory are tamper-evident, not tamper-proof: no lock was checked";
-    section(&mut lines, "checked:", [method, opened, retention].map(str::to_owned).to_vec());
+    section(&mut lines, "checked:", vec![method.to_owned(), opened, retention.to_owned()]);
     section(&mut lines, "not proven:", NOT_PROVEN.map(str::to_owned).to_vec());
     lines
 }

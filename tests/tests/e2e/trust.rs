@@ -7,11 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use casemate_tests::bastion::Bastion;
+use casemate_tests::bins;
 use casemate_tests::client::Route;
 use casemate_tests::keys;
 use casemate_tests::process::{nothing, run};
 use casemate_tests::rig::Lab;
 use casemate_tests::vault::Vault;
+use serde_json::Value;
 
 use super::closed_sessions;
 
@@ -59,7 +61,8 @@ fn officers_and_a_kept_checkpoint_take_a_vault_from_undecided_to_clean() {
     let config = lab.bastion.config();
     let asked = Bastion::casemate(&["trust", "request", "--config", config.to_str().unwrap()]).unwrap().ok().unwrap();
     let asked = asked.out();
-    let node = asked.split_once("\n\n[[node]]").unwrap().1;
+    let (node, readers) = asked.split_once("\n\n[[node]]").unwrap().1.split_once("\n[[recipient]]").unwrap();
+    assert!(readers.contains("auditor") && readers.contains("spare"), "{asked}");
     let mut text =
         "version = 1\nself_asserted = false\norganisation = \"Example Bank\"\nissued = 2026-01-02T00:00:00Z\n\
                     quorum = 2\nanchor_age_max = \"1h\"\nretain_min = \"365d\"\n"
@@ -84,6 +87,33 @@ fn officers_and_a_kept_checkpoint_take_a_vault_from_undecided_to_clean() {
     assert_eq!(verdict.summary["trust"]["organisation"], "Example Bank");
     assert_eq!(verdict.summary["trust"]["signed_by"].as_array().unwrap().len(), 2);
     assert_eq!(vault.verify(&[]).unwrap().exit, 4, "without an anchor nothing shows that the end is here");
+
+    // A trust file that says who can read: the auditor's identity shows that the auditor can, and nothing about others.
+    let recipient = |name: &str, duty: &str| {
+        let identity = vault.identity.with_file_name(format!("{duty}.agekey"));
+        let text = fs::read_to_string(identity).unwrap();
+        let key = text.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+        format!("\n[[recipient]]\nname = \"{name}\"\nkey = \"{key}\"\nduty = \"{duty}\"\n")
+    };
+    let state = desk.path().join("state.json");
+    let with_state = [&kept[..], &["--state", state.to_str().unwrap()]].concat();
+    for (recipients, exit, name) in [
+        (recipient("the safe", "spare"), 4, Value::Null),
+        (recipient("the safe", "spare") + &recipient("Grace", "auditor"), 0, Value::from("Grace")),
+    ] {
+        fs::write(&file, format!("{text}{recipients}\n[[node]]{node}")).unwrap();
+        fs::remove_file(desk.path().join("trust.toml.sig")).unwrap();
+        officers.iter().for_each(|officer| sign(officer, &file));
+        let verdict = vault.verify(&with_state).unwrap();
+        assert_eq!(verdict.exit, exit, "{}", verdict.summary);
+        assert_eq!(verdict.summary["opened_by"][0]["name"], name);
+        assert_eq!(verdict.summary["opened_sessions"], 3);
+    }
+    // Whoever verifies later without an identity still learns when it was tried.
+    let mut later = Command::new(bins::path("casemate-replay").unwrap());
+    later.arg("verify").arg(&vault.dir).arg("--trust").arg(&file).args(&with_state);
+    let later = run(&mut later, nothing(), Duration::from_secs(30)).unwrap().ok().unwrap();
+    assert!(later.out().contains("3 of 3 sessions opened"), "{}", later.out());
 
     // The officers vouch for a key, not for what comes under its name.
     let session = &vault.of_kind("session").unwrap()[0]["session"];
