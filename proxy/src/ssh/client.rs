@@ -235,12 +235,18 @@ impl TargetHandler {
         let _ = answer.send(Answer { success, ticket });
     }
 
-    /// Dropping the open handle refuses; the record says that it was tried.
-    fn refuse(&self, what: &'static str) {
+    /// Records that the target tried to open a channel.
+    fn note_refused(&self, what: &'static str) {
         let event = Event::map(refused::TYPE, self.chan)
             .with(refused::WHAT, format!("{what} channel opened by the target"))
             .with(refused::REASON, "a target may not open channels");
         drop(self.record(event));
+    }
+
+    /// Refuses a channel that the target opens.
+    async fn refuse_channel(&self, what: &'static str, open: client::ChannelOpenHandle) {
+        self.note_refused(what);
+        open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
     }
 }
 
@@ -353,8 +359,7 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("forwarded-tcpip");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("forwarded-tcpip", reply).await;
         Ok(())
     }
 
@@ -365,8 +370,7 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("forwarded-streamlocal");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("forwarded-streamlocal", reply).await;
         Ok(())
     }
 
@@ -376,13 +380,12 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("auth-agent");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("auth-agent", reply).await;
         Ok(())
     }
 
     async fn should_accept_unknown_server_channel(&mut self, _: ChannelId, _: &str) -> bool {
-        self.refuse("unknown");
+        self.note_refused("unknown");
         false
     }
 
@@ -392,8 +395,7 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("session");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("session", reply).await;
         Ok(())
     }
 
@@ -407,8 +409,7 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("direct-tcpip");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("direct-tcpip", reply).await;
         Ok(())
     }
 
@@ -419,8 +420,7 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("direct-streamlocal");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("direct-streamlocal", reply).await;
         Ok(())
     }
 
@@ -432,8 +432,7 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("x11");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.refuse_channel("x11", reply).await;
         Ok(())
     }
 

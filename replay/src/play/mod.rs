@@ -162,13 +162,19 @@ impl<'v> Player<'v, '_> {
                 }
             }
             let wait = self.wait(now);
-            if wait.is_zero() && self.take(now) && !self.view.is_due(now) {
+            let rest = self.view.rest(now);
+            if wait.is_zero() && self.take(now) && !rest.is_zero() {
                 continue;
             }
-            self.paint(now, out)?;
-            if self.coming.is_none() && self.ended {
+            let over = self.coming.is_none() && self.ended;
+            if over || rest.is_zero() {
+                self.paint(now, out)?;
+            }
+            if over {
                 return Ok(if unfinished { Left::Unfinished } else { Left::Ended });
             }
+            // What changed and was not painted yet is, as soon as the next frame may be.
+            let wait = if self.dirty { wait.min(rest) } else { wait };
             for key in keys.read(&self.view.keys(wait)?) {
                 match key {
                     Key::Quit => return Ok(Left::Quit),
@@ -309,8 +315,9 @@ impl View {
         self.tty.is_some()
     }
 
-    fn is_due(&self, now: Duration) -> bool {
-        self.at.is_none_or(|at| now.saturating_sub(at) >= FRAME)
+    /// Returns how long it is until the next frame may be painted.
+    fn rest(&self, now: Duration) -> Duration {
+        self.at.map_or(Duration::ZERO, |at| (at + FRAME).saturating_sub(now))
     }
 
     fn paint(
