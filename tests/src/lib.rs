@@ -8,6 +8,7 @@
 pub mod bastion;
 pub mod bins;
 pub mod client;
+pub mod decoders;
 pub mod disk;
 pub mod forge;
 pub mod keys;

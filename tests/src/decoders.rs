@@ -1,0 +1,219 @@
+//! What must hold for any bytes, one function for each decoder and state machine. The fuzz targets call them with what
+//! libFuzzer finds, the tests with the corpora that it left in the repository.
+
+use std::sync::LazyLock;
+
+use casemate_certs::trust::{Trust, TrustFile};
+use casemate_recorder::Slip;
+use casemate_recorder::journal::record;
+use casemate_recorder::log::leaf::Leaf;
+use casemate_recorder::log::note::{LogKey, Note};
+use casemate_recorder::log::tile::{TileName, push_entry, read_entries, read_hashes, write_hashes};
+use casemate_recorder::transcript::block::{Block, HEADER_LEN, Header, PLAIN_LEN_MAX, link};
+use casemate_recorder::transcript::chain;
+use casemate_recorder::transcript::cipher::LaneKeys;
+use casemate_recorder::transcript::event;
+use casemate_recorder::transcript::head::Head;
+use casemate_recorder::transcript::wrap::{Identity, unwrap};
+use casemate_replay::play::paint::{Painter, first_forbidden};
+use casemate_replay::play::screen::{Screen, Stream, drawable};
+
+/// A check of any bytes; it panics where they do what they must not.
+pub type Check = fn(&[u8]);
+
+/// All checks, by the name of their fuzz target.
+pub const ALL: [(&str, Check); 10] = [
+    ("event", event),
+    ("block", block),
+    ("head", head),
+    ("journal", journal),
+    ("leaf", leaf),
+    ("tile", tile),
+    ("note", note),
+    ("trust", trust),
+    ("signatures", signatures),
+    ("screen", screen),
+];
+
+/// Events: what decodes says the same when it is written and read again.
+pub fn event(data: &[u8]) {
+    if let Ok((entry, len)) = event::decode(data) {
+        assert!(len <= data.len());
+        let mut again = Vec::new();
+        event::encode(&mut again, entry.seq, entry.dt_us, &entry.event);
+        // A longer spelling of a number decodes too; what it says must not change.
+        assert_eq!(event::decode(&again).ok().map(|(again, _)| again), Some(entry));
+    }
+}
+
+/// Blocks: any bytes, also with the link made right, end in a block of bounded size or an error; with keys and without.
+pub fn block(data: &[u8]) {
+    let _ = Block::parse(data);
+    // A fuzzer finds no hash by chance: give it one, or it never gets past the link.
+    let Some((head, rest)) = data.split_first_chunk::<HEADER_LEN>() else { return };
+    let Ok(mut header) = Header::decode(head) else { return };
+    assert_eq!(Header::decode(&header.encode()).ok().as_ref(), Some(&header));
+    header.stored_len = rest.len() as u32;
+    for keys in [LaneKeys::default(), LaneKeys::new([[1; 32]; 3])] {
+        // Nor does it find a key's commitment.
+        if let Some(key) = keys.get(header.lane).filter(|_| header.codec.encrypted) {
+            header.key_commit = key.block_key(header.session, header.block_no, &header.salt).commitment();
+        }
+        let mut block = header.encode().to_vec();
+        block.extend_from_slice(rest);
+        let link = link(&block);
+        block.extend_from_slice(&link.0);
+        if let Ok(block) = Block::parse(&block) {
+            if let Ok(plain) = block.plain(&keys) {
+                assert!(plain.len() as u64 <= PLAIN_LEN_MAX as u64);
+            }
+            let _ = chain::events(&block, &keys);
+        }
+    }
+}
+
+/// HEADs: what decodes is in its one valid spelling or not taken by a verifier; wrapped keys may be anything.
+pub fn head(data: &[u8]) {
+    static IDENTITY: LazyLock<Identity> = LazyLock::new(Identity::generate);
+    if let Ok(head) = Head::decode(data) {
+        let again = head.encode();
+        assert!(Head::decode(&again).is_ok_and(|decoded| decoded.encode() == again));
+        assert!(head.lane_keys.is_none() || unwrap(&head, std::slice::from_ref(&*IDENTITY)).is_err(), "a made-up key");
+    }
+}
+
+/// Journal records: any bytes, with any salt, end in a record inside them or in none.
+pub fn journal(data: &[u8]) {
+    let Some((salt, data)) = data.split_first_chunk() else { return };
+    let salt = u64::from_le_bytes(*salt);
+    let check = |bytes: &[u8]| {
+        if let Some(record) = record::parse(bytes, salt) {
+            assert!(record.payload.len() <= bytes.len());
+        }
+    };
+    check(data);
+    // No fuzzer finds a checksum by chance: once more with the length and the checksum that fit, the mark of a turn's end kept.
+    if let Some(([_, _, _, mark, ..], rest)) = data.split_first_chunk::<8>() {
+        let [len_0, len_1, len_2, _] = (data.len() as u32).to_le_bytes();
+        let len = [len_0, len_1, len_2, mark & 0x80];
+        let salted = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &len);
+        let crc = crc32c::crc32c_append(salted, rest).to_le_bytes();
+        check(&[&len[..], &crc, rest].concat());
+    }
+}
+
+/// Leaves of the node log: what decodes encodes again, and says the same then.
+pub fn leaf(data: &[u8]) {
+    if let Ok(leaf) = Leaf::decode(data) {
+        let again = leaf.encode().unwrap_or_default();
+        assert_eq!(Leaf::decode(&again).ok(), Some(leaf));
+    }
+}
+
+/// Tiles and entry bundles: what is read is what would be written.
+pub fn tile(data: &[u8]) {
+    let Some((width, data)) = data.split_first_chunk() else { return };
+    let width = u16::from_le_bytes(*width);
+    if let Ok(entries) = read_entries(data, width, true) {
+        let mut again = Vec::new();
+        assert!(entries.iter().all(|entry| push_entry(&mut again, entry).is_ok()), "an entry that was read fits");
+        assert_eq!(again, data);
+    }
+    if let Ok(hashes) = read_hashes(data, width) {
+        assert_eq!(write_hashes(&hashes), data);
+    }
+    if let Ok(name) = std::str::from_utf8(data).unwrap_or_default().parse::<TileName>() {
+        assert_eq!(name.to_string().as_bytes(), data);
+    }
+}
+
+/// Checkpoints, slips and keys: text that parses is in its one valid spelling.
+pub fn note(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(note) = text.parse::<Note>() {
+        assert_eq!(note.to_string(), text);
+    }
+    if let Ok(slip) = text.parse::<Slip>() {
+        let again = slip.to_string();
+        assert_eq!(again.parse::<Slip>().map(|slip| slip.to_string()).ok(), Some(again));
+    }
+    if let Ok(key) = text.parse::<LogKey>() {
+        assert_eq!(key.to_string(), text);
+    }
+}
+
+/// The trust file: any text ends in a file or in complaints.
+pub fn trust(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(trust) = Trust::parse(text) {
+        assert!(Trust::parse(&trust.to_text()).is_ok(), "what we wrote parses");
+    }
+}
+
+/// A trust file of a board of one officer.
+const FILE: &str = "version = 1
+self_asserted = false
+organisation = \"Example Bank\"
+issued = 2026-11-22T20:00:00Z
+quorum = 1
+[[officer]]
+name = \"Ada\"
+key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEAat4HXB+1taL76uUVqbcmNfOTBG9Ux6k55FRGOIM/Z\"
+from = 2026-01-01T00:00:00Z
+[[node]]
+key = \"PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW\"
+from = 2026-01-01T00:00:00Z
+";
+
+/// Signatures on a trust file: whatever lies beside it, it is read to its end, and nothing that nobody signed counts.
+pub fn signatures(data: &[u8]) {
+    let Ok(signatures) = std::str::from_utf8(data) else { return };
+    let file = TrustFile::read(FILE, Some(signatures));
+    assert!(file.is_ok_and(|file| file.believe(u64::MAX).is_err()), "the file is good, and nobody has the key");
+}
+
+/// What a terminal showed, of any bytes and sizes: the emulator holds, and only allowed sequences come out.
+pub fn screen(data: &[u8]) {
+    let Some(([cols, rows, shown_cols, shown_rows], mut rest)) = data.split_first_chunk::<4>() else { return };
+    // Small, or drawing takes all the time; other sizes are the unit tests'.
+    let small = |side: u8| u64::from(1 + side % 12);
+    let mut screen = Screen::new((cols & 1 == 0).then(|| drawable(small(*cols), small(*rows))));
+    let mut painter = Painter::new(drawable(small(*shown_cols), small(*shown_rows)));
+    let mut painted = String::new();
+    // Pieces: a length, with what to do besides in its upper bits.
+    while let Some((head, after)) = rest.split_first() {
+        let (piece, after) = after.split_at(after.len().min(usize::from(head & 0x3f)));
+        screen.feed(if head & 0x40 == 0 { Stream::Out } else { Stream::Err }, piece);
+        rest = after;
+        if head & 0x80 != 0
+            && let Some(([cols, rows], after)) = rest.split_first_chunk::<2>()
+        {
+            screen.resize(drawable(small(*cols), small(*rows)));
+            rest = after;
+            painter.paint(&mut painted, &screen.frame(), (cols & 1 == 0).then_some("status"));
+        }
+    }
+    painter.paint(&mut painted, &screen.frame(), None);
+    painter.leave(&mut painted);
+    assert_eq!(first_forbidden(&painted), None);
+    assert_eq!(screen.resets(), 0, "the emulator failed");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn everything_that_fuzzing_found_still_holds() {
+        let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        for (name, check) in ALL {
+            let files: Vec<_> = std::fs::read_dir(corpora.join(name)).unwrap().collect();
+            assert!(files.len() >= 5, "{name}: {} files", files.len());
+            for file in files {
+                check(&std::fs::read(file.unwrap().path()).unwrap());
+            }
+        }
+    }
+}
