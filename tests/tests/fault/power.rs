@@ -3,7 +3,7 @@
 use casemate_recorder::Durability;
 use casemate_tests::disk::{Call, Luck, State};
 use casemate_tests::noise::{Noise, fresh_seed};
-use casemate_tests::scale::pick;
+use casemate_tests::scale::{pick, soak};
 
 use crate::oracle::{Cut, Tally, check, journal_syncs};
 use crate::workload::{Run, drive, turn_over};
@@ -81,8 +81,8 @@ fn note(tally: &mut Tally, state: &State, seed: u64, outcome: Result<(), String>
 }
 
 /// One cut after every operation with any subset of the unsynced on the platter, some with none of it, and some that are
-/// followed by a second cut while the start after the first one works. In `make soak` all three after every operation, and
-/// several runs.
+/// followed by a second cut while the start after the first one works. In `make soak` all three after every operation of the
+/// first run, and 20,000 of the first kind in many runs.
 fn cuts(durability: Durability) {
     let seed = fresh_seed();
     eprintln!("CASEMATE_SEED={seed}");
@@ -99,11 +99,12 @@ fn cuts(durability: Durability) {
             let seed = noise.next_u64();
             let outcome = trace.cut(state, Luck::of(seed), &mut any);
             note(&mut any, state, seed, outcome);
-            if number % pick(8, 1) == 0 {
+            let every = first && soak();
+            if every || number % 8 == 0 {
                 let outcome = trace.cut(state, Luck::none(), &mut none);
                 note(&mut none, state, 0, outcome);
             }
-            if number % pick(16, 1) == 0 {
+            if every || number % 16 == 0 {
                 let outcome = trace.cut_twice(state, seed, &mut twice);
                 note(&mut twice, state, seed, outcome);
             }
