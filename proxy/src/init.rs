@@ -8,9 +8,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_certs::keys::{KeyFileError, create_new, quoted, write_private};
+use casemate_certs::ssh_ca::HostAuthority;
 use casemate_certs::trust::{AgeKeyError, Period, Recipient, RecipientDuty, Trust, TrustedNode};
 use casemate_certs::vkey::{NodeKey, VkeyError};
 use casemate_recorder::transcript::wrap::Identity;
@@ -150,6 +152,7 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
         make_dir(sub, mode, false)?;
     }
     let host_key = make_key(&keys.join("ssh_host_ed25519_key"), &node)?;
+    let authority = HostAuthority::new(Arc::new(make_key(&keys.join("ssh_host_ca_ed25519_key"), &node)?));
     let target_key = make_key(&keys.join("target_ed25519_key"), &format!("casemate@{node}"))?;
     let node_key = NodeKey::generate(&node)?;
     write_private(&keys.join("node.key"), &node_key.to_text())?;
@@ -170,7 +173,7 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
     create_new(&config_file, config_text(&node, &plan.durability, listen, &identities, &persons).as_bytes(), 0o600)?;
 
     Config::load(&config_file)?;
-    let report = report(&dir, listen, &host_key, &target_key, &node_key, &persons);
+    let report = report(&dir, listen, &host_key, &authority, &target_key, &node_key, &persons);
     Ok(Made { config: config_file, report })
 }
 
@@ -253,6 +256,7 @@ node = "{node}"
 state_dir = "state"
 node_key = "keys/node.key"
 host_keys = ["keys/ssh_host_ed25519_key"]
+host_ca = "keys/ssh_host_ca_ed25519_key"
 
 # strict: nothing goes on before it is on disk. causal: no input does. process: survives a killed process, not a power cut.
 durability = "{durability}"
@@ -287,6 +291,7 @@ fn report(
     dir: &Path,
     listen: SocketAddr,
     host_key: &PrivateKey,
+    authority: &HostAuthority,
     target_key: &PrivateKey,
     node_key: &NodeKey,
     persons: &[(String, PublicKey)],
@@ -302,6 +307,7 @@ fn report(
         "made in {dir}:\n  \
          casemate.toml              the configuration\n  \
          keys/ssh_host_ed25519_key  what clients see, {fingerprint}\n  \
+         keys/ssh_host_ca_ed25519_key  certifies the names of targets, for ssh -J\n  \
          keys/node.key              signs the node log, {node}\n  \
          keys/target_ed25519_key    logs in to targets\n  \
          keys/state.agekey          reads the bastion's own control transcript, nothing else\n  \
@@ -328,13 +334,16 @@ fn report(
         text,
         "  3. casemate target add --config {config} --name web1 --address HOST:22 --role LOGIN={key} --allow {login}\n  \
          4. casemate serve --config {config}\n  \
-         5. for known_hosts: {host} {}\n  \
-         6. ssh -p {} {login}+web1@{}\n  \
+         5. for known_hosts; the second line stands for all targets, narrow the * to their names if you can:\n     \
+            {host} {}\n     {}\n  \
+         6. ssh -J {login}@{at} LOGIN@web1, or: ssh -p {port} {login}+web1@{ip}\n  \
          7. move {readers} off this machine: the auditor keeps one identity, the other goes somewhere safe.\n     \
             While they lie here, whoever owns this machine can read the recordings.\n",
         line(host_key),
-        listen.port(),
-        listen.ip(),
+        authority.known_hosts_line("*").unwrap_or_default(),
+        at = listen,
+        port = listen.port(),
+        ip = listen.ip(),
         readers = quoted(&dir.join("identities")),
     );
     text
@@ -393,6 +402,8 @@ mod tests {
         assert_eq!(log_key.to_string(), trust.nodes[0].key.to_string());
         let host = std::fs::read_to_string(dir.join("keys/ssh_host_ed25519_key.pub")).unwrap();
         assert!(made.report.contains(host.trim_end()), "the line for known_hosts is shown");
+        let line = config.host_ca.known_hosts_line("*").unwrap();
+        assert!(made.report.contains(&line), "and the line for all targets: {line}");
         assert!(!made.report.contains("PRIVATE"));
     }
 

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+mod control;
 pub mod error;
 pub mod init;
 pub mod policy;

@@ -88,6 +88,12 @@ pub struct Wanted {
 #[error("login name is not of the form PERSON+TARGET+ROLE")]
 pub struct MalformedLogin;
 
+/// Where SSH is spoken unless somebody says otherwise (RFC 4253 §4).
+const SSH_PORT: u32 = 22;
+
+/// The longest name of a host (RFC 1035 §2.3.4).
+const HOST_LEN_MAX: usize = 253;
+
 /// Separators of a login name. Only `+` survives every client; the others are for those who come from elsewhere.
 const SEPARATORS: [char; 3] = ['+', ':', '#'];
 
@@ -164,6 +170,17 @@ impl fmt::Debug for Grant {
             .field("role", &self.role.login)
             .finish_non_exhaustive()
     }
+}
+
+/// A target that a person may reach.
+#[derive(Clone)]
+pub struct Reachable {
+    /// Where.
+    pub target: Arc<Target>,
+    /// As whom, in the target's order; never empty.
+    pub roles: Vec<String>,
+    /// Why, one for each role.
+    pub reasons: Vec<String>,
 }
 
 /// Why there is no grant. [`Display`](fmt::Display) is the reason for the record; the client gets
@@ -331,6 +348,51 @@ impl Policy {
             reason: access.reason.clone(),
             until: None,
         })
+    }
+
+    /// Finds the target that the destination of an `ssh -J` names, for somebody who has a way there: by name or alias at
+    /// SSH's own port or the target's, or by its address where that is the address of one target only.
+    ///
+    /// # Errors
+    /// [`Denial`] where nothing is known by that name, or no access line leads there.
+    pub fn destination(&self, who: &Identity, host: &str, port: u32) -> Result<Arc<Target>, Denial> {
+        let host = host.to_ascii_lowercase();
+        let named = self.targets.get(&host).filter(|target| port == SSH_PORT || port == u32::from(target.port));
+        let target = named.cloned().or_else(|| {
+            let mut at_address = self
+                .config
+                .targets
+                .iter()
+                .filter(|target| target.host.eq_ignore_ascii_case(&host) && u32::from(target.port) == port);
+            at_address.next().filter(|_| at_address.next().is_none()).cloned()
+        });
+        // Whatever a client wrote there, the record needs no more of it than a name is long.
+        let shown = || format!("{}:{port}", host.chars().take(HOST_LEN_MAX).collect::<String>());
+        let target = target.ok_or_else(|| Denial::UnknownTarget { target: shown() })?;
+        if self.open_roles(who.person(), &target).is_empty() {
+            return Err(Denial::NoAccess { person: who.person().to_owned(), target: target.name.clone() });
+        }
+        Ok(target)
+    }
+
+    /// The line for a person who has a way to a target and named a role there that is not theirs.
+    pub fn roles_text(&self, who: &Identity, wanted: &Wanted) -> String {
+        let target = wanted.target.as_ref().and_then(|name| self.targets.get(name));
+        let open = target.map(|target| self.open_roles(who.person(), target)).unwrap_or_default();
+        let roles: Vec<&str> = open.iter().map(|(role, _)| role.login.as_str()).collect();
+        let target = target.map_or("TARGET", |target| &target.name);
+        format!("{} may reach {target} as {}: write ROLE@{target}", who.person(), roles.join(", "))
+    }
+
+    /// Lists where a person may go, and as whom.
+    pub fn reachable(&self, who: &Identity) -> Vec<Reachable> {
+        let open = |target: &Arc<Target>| {
+            let roles = self.open_roles(who.person(), target);
+            let reasons = roles.iter().map(|(_, access)| access.reason.clone()).collect();
+            let roles: Vec<String> = roles.iter().map(|(role, _)| role.login.clone()).collect();
+            (!roles.is_empty()).then(|| Reachable { target: Arc::clone(target), roles, reasons })
+        };
+        self.config.targets.iter().filter_map(open).collect()
     }
 
     /// The roles of a target that access lines open to a person, each once, in the target's order.

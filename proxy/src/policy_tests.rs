@@ -49,6 +49,60 @@ fn a_grant_says_who_where_and_why() {
 }
 
 #[test]
+fn a_destination_is_a_name_or_an_address_that_means_one_target() {
+    let policy = policy(SAMPLE);
+    let alice = identify(&policy, "alice", ALICE).unwrap();
+    let bob = identify(&policy, "bob", BOB).unwrap();
+    let cases: &[(&Identity, &str, u32, Option<&str>)] = &[
+        (&alice, "web1", 22, Some("web1")),
+        (&alice, "WWW", 22, Some("web1")),
+        (&alice, "192.0.2.7", 22, Some("web1")),
+        // The target's own port is as good as the default.
+        (&alice, "web2", 22, Some("web2")),
+        (&alice, "web2", 2022, Some("web2")),
+        (&alice, "2001:DB8::7", 2022, Some("web2")),
+        (&alice, "2001:db8::7", 22, None),
+        (&alice, "web1", 2022, None),
+        (&alice, "web1", 5432, None),
+        (&alice, "web1", 65_536 + 22, None),
+        (&alice, "web3", 22, None),
+        (&alice, "", 22, None),
+        // No line leads there.
+        (&bob, "web1", 22, Some("web1")),
+        (&bob, "web2", 22, None),
+    ];
+    for (who, host, port, expected) in cases {
+        let found = policy.destination(who, host, *port).ok().map(|target| target.name.clone());
+        assert_eq!(found.as_deref(), *expected, "{} {host}:{port}", who.person());
+    }
+    let Err(denial) = policy.destination(&alice, &"x".repeat(100_000), 22) else { panic!("no such host") };
+    assert!(denial.to_string().len() < 400, "the record needs no more of it");
+}
+
+#[test]
+fn an_address_of_two_targets_means_neither() {
+    let policy = policy(&SAMPLE.replace("[2001:db8::7]:2022", "192.0.2.7:22"));
+    let alice = identify(&policy, "alice", ALICE).unwrap();
+    assert!(policy.destination(&alice, "192.0.2.7", 22).is_err());
+    assert!(policy.destination(&alice, "web2", 22).is_ok());
+}
+
+#[test]
+fn a_person_sees_where_they_may_go_and_nothing_else() {
+    let policy = policy(SAMPLE);
+    let list = |person: &str, key: &str| -> Vec<(String, Vec<String>)> {
+        let who = identify(&policy, person, key).unwrap();
+        policy.reachable(&who).into_iter().map(|way| (way.target.name.clone(), way.roles)).collect()
+    };
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        list("alice", ALICE),
+        [("web1".to_owned(), names(&["root", "deploy"])), ("web2".to_owned(), names(&["deploy"]))]
+    );
+    assert_eq!(list("bob", BOB), [("web1".to_owned(), names(&["deploy"]))]);
+}
+
+#[test]
 fn every_question_has_one_answer() {
     let policy = policy(SAMPLE);
     let alice = identify(&policy, "alice", ALICE).unwrap();

@@ -49,6 +49,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("encryption", old.encryption != new.encryption),
         ("listen", old.listen != new.listen),
         ("host_keys", host_keys(old) != host_keys(new)),
+        ("host_ca", old.host_ca.public().key_data() != new.host_ca.public().key_data()),
         ("limits.keepalive", old.limits.keepalive != new.limits.keepalive),
         ("limits.journal", old.limits.journal != new.limits.journal),
     ];

@@ -1,15 +1,18 @@
-//! One session: an authenticated connection, bound to a grant and to the transcript that records it.
+//! One session: an authenticated connection and the transcript that records it. It leads to a target by a grant, or it
+//! is a portal: the bastion itself, from which other sessions lead on.
 //!
 //! Made after login and before anything else of the session happens; ended once, for one reason, by whoever comes
 //! first. Knows no protocol.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use casemate_recorder::transcript::event::{self, Event, Side, config, ended, grant, identity, shown};
 use casemate_recorder::transcript::seal::CloseReason;
-use casemate_recorder::{Protocol, Recorder, Refused, Session as Recording, SessionSpec, Ticket, TranscriptKind};
+use casemate_recorder::{
+    Protocol, Recorder, Refused, Session as Recording, SessionId, SessionSpec, Ticket, TranscriptKind,
+};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -43,20 +46,50 @@ impl End {
     }
 }
 
-/// What the peer said about itself before login, for the opening of the record.
+/// What is known of the connection before the session begins, for the opening of the record.
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     /// The client's identification line, raw.
     pub software: Vec<u8>,
     /// The notice of recording that it was shown.
     pub notice: String,
+    /// The portal session that it came through.
+    pub portal: Option<SessionId>,
+}
+
+/// What a session is for.
+#[derive(Debug, Clone)]
+pub enum Purpose {
+    /// Work on the target that the grant names.
+    Work(Grant),
+    /// The bastion itself: what it says about itself, and the way to other sessions.
+    Portal,
+}
+
+impl Purpose {
+    /// The kind of its transcript.
+    pub fn kind(&self) -> TranscriptKind {
+        match self {
+            Self::Work(_) => TranscriptKind::Session,
+            Self::Portal => TranscriptKind::Portal,
+        }
+    }
+
+    /// The target's name and the role there; empty for a portal.
+    pub fn names(&self) -> (&str, &str) {
+        match self {
+            Self::Work(grant) => (&grant.target().name, &grant.role().login),
+            Self::Portal => ("", ""),
+        }
+    }
 }
 
 /// A live session.
 pub struct Session {
     identity: Identity,
-    grant: Grant,
+    purpose: Purpose,
     limits: Limits,
+    began: Instant,
     recording: Recording,
     end: watch::Sender<Option<End>>,
     /// One task a channel; the transcript is closed after the last of them.
@@ -74,21 +107,19 @@ impl Session {
     pub async fn open(
         recorder: &Recorder,
         who: Identity,
-        leave: Grant,
+        purpose: Purpose,
         policy: &Policy,
         introduction: &Introduction,
     ) -> Result<Arc<Self>, Refused> {
         recorder.admits()?;
-        let opening = opening(&who, &leave, policy, introduction);
-        let spec = SessionSpec {
-            kind: TranscriptKind::Session,
-            protocol: Some(Protocol::Ssh),
-            policy_hash: policy.config().hash,
-        };
+        let opening = opening(&who, &purpose, policy, introduction);
+        let spec =
+            SessionSpec { kind: purpose.kind(), protocol: Some(Protocol::Ssh), policy_hash: policy.config().hash };
         let recording = recorder.open_session(spec, opening).await?;
         let session = Arc::new(Self {
             identity: who,
-            grant: leave,
+            purpose,
+            began: Instant::now(),
             limits: policy.config().limits.clone(),
             recording,
             end: watch::Sender::new(None),
@@ -99,17 +130,28 @@ impl Session {
         session.tell(recorder, "opened", "");
         tracing::info!(
             session = %session.recording.id(),
-            person = session.grant.person(),
-            target = session.grant.target().name,
-            role = session.grant.role().login,
+            kind = session.purpose.kind().name(),
+            person = session.identity.person(),
+            target = session.purpose.names().0,
+            role = session.purpose.names().1,
             "session opened"
         );
         Ok(session)
     }
 
-    /// What the session may do and where it leads.
-    pub fn grant(&self) -> &Grant {
-        &self.grant
+    /// Whose it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> &Purpose {
+        &self.purpose
+    }
+
+    /// How long it has been going on.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The limits that were in force when it was opened.
@@ -195,20 +237,28 @@ impl Session {
 
     /// Writes the session's opening or end to the control transcript.
     fn tell(&self, recorder: &Recorder, what: &'static str, reason: &str) {
-        let event = Event::map(event::session::TYPE, 0)
+        drop(recorder.control().record(Side::Client, self.mention(what, reason)));
+    }
+
+    /// Says in another transcript what happened to this session.
+    pub fn mention(&self, what: &'static str, reason: &str) -> Event {
+        let (target, role) = self.purpose.names();
+        Event::map(event::session::TYPE, 0)
             .with(event::session::ID, self.recording.id().to_string())
             .with(event::session::WHAT, what)
             .with(event::session::PERSON, self.identity.person())
-            .with(event::session::TARGET, self.grant.target().name.as_str())
-            .with(event::session::ROLE, self.grant.role().login.as_str())
-            .with(event::session::REASON, reason);
-        drop(recorder.control().record(Side::Client, event));
+            .with(event::session::TARGET, target)
+            .with(event::session::ROLE, role)
+            .with(event::session::REASON, reason)
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.recording.id()).field("grant", &self.grant).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.recording.id())
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
     }
 }
 
@@ -225,24 +275,30 @@ impl Drop for PanicEnds {
     }
 }
 
-fn opening(who: &Identity, leave: &Grant, policy: &Policy, introduction: &Introduction) -> Vec<Event> {
-    let identity = Event::map(identity::TYPE, 0)
+fn opening(who: &Identity, purpose: &Purpose, policy: &Policy, introduction: &Introduction) -> Vec<Event> {
+    let mut identity = Event::map(identity::TYPE, 0)
         .with(identity::PERSON, who.person())
         .with(identity::METHOD, who.method())
         .with(identity::FINGERPRINT, who.fingerprint())
         .with(identity::SOURCE, who.source().to_string())
         .with(identity::CLIENT, introduction.software.as_slice());
-    let mut grant = Event::map(grant::TYPE, 0)
-        .with(grant::GRANT, leave.id())
-        .with(grant::TARGET, leave.target().name.as_str())
-        .with(grant::ROLE, leave.role().login.as_str())
-        .with(grant::ADDRESS, leave.target().address())
-        .with(grant::REASON, leave.reason());
-    if let Some(until) = leave.until().and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
-        grant = grant.with(grant::UNTIL, until.as_secs());
+    if let Some(portal) = introduction.portal {
+        identity = identity.with(identity::PORTAL, portal.to_string());
     }
-    let rules = Event::map(config::TYPE, 0).with(config::HASH, policy.config().hash.as_slice());
-    let mut events = vec![identity, grant, rules];
+    let mut events = vec![identity];
+    if let Purpose::Work(leave) = purpose {
+        let mut grant = Event::map(grant::TYPE, 0)
+            .with(grant::GRANT, leave.id())
+            .with(grant::TARGET, leave.target().name.as_str())
+            .with(grant::ROLE, leave.role().login.as_str())
+            .with(grant::ADDRESS, leave.target().address())
+            .with(grant::REASON, leave.reason());
+        if let Some(until) = leave.until().and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
+            grant = grant.with(grant::UNTIL, until.as_secs());
+        }
+        events.push(grant);
+    }
+    events.push(Event::map(config::TYPE, 0).with(config::HASH, policy.config().hash.as_slice()));
     if !introduction.notice.is_empty() {
         let notice = introduction.notice.as_str();
         events.push(Event::map(shown::TYPE, 0).with(shown::WHAT, "notice").with(shown::TEXT, notice));

@@ -27,7 +27,7 @@ durability = "causal"
 encryption = "none"
 notice = "Recorded."
 host_keys = ["keys/host"]
-
+host_ca = "keys/ca"
 [listen]
 ssh = ["127.0.0.1:2222"]
 
@@ -104,7 +104,7 @@ impl Home {
             std::fs::set_permissions(&sub, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let home = Self { dir };
-        for name in ["host", "target"] {
+        for name in ["host", "ca", "target"] {
             home.make_key(&format!("keys/{name}"));
         }
         write_private(&home.path("keys/node.key"), &NodeKey::generate("bastion-1").unwrap().to_text()).unwrap();

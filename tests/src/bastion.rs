@@ -149,6 +149,14 @@ pub fn host_key(dir: &Path) -> Result<String> {
     keys::public_line(&dir.join("keys/ssh_host_ed25519_key"))
 }
 
+/// Returns the line for `known_hosts` that stands for all targets of the bastion in `dir`.
+///
+/// # Errors
+/// When the file is not where `init` puts it.
+pub fn authority_line(dir: &Path) -> Result<String> {
+    Ok(format!("@cert-authority * {}", keys::public_line(&dir.join("keys/ssh_host_ca_ed25519_key"))?))
+}
+
 fn casemate() -> Result<Command> {
     Ok(Command::new(bins::path("casemate")?))
 }

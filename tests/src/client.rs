@@ -16,6 +16,8 @@ pub enum Route {
     Straight,
     /// Through the bastion.
     Through,
+    /// Through the bastion with `ssh -J`: the connection to the target is inside the one to the bastion.
+    Inside,
     /// Through OpenSSH's own jump host, where the rig has one.
     Jump,
 }
@@ -26,6 +28,7 @@ impl Route {
         match self {
             Self::Straight => "straight",
             Self::Through => "through",
+            Self::Inside => "inside",
             Self::Jump => "jumped",
         }
     }
@@ -36,7 +39,9 @@ impl Route {
 pub struct Host {
     /// The name to type.
     pub name: String,
-    /// The port on 127.0.0.1.
+    /// The host that it stands for.
+    pub host: String,
+    /// The port there.
     pub port: u16,
     /// The login name.
     pub user: String,
@@ -44,8 +49,23 @@ pub struct Host {
     pub identity: PathBuf,
     /// The entry to jump through.
     pub jump: Option<String>,
-    /// The server's public host key, to be pinned.
-    pub host_key: String,
+    /// The line for `known_hosts`.
+    pub known: String,
+}
+
+impl Host {
+    /// Makes the entry of a server on 127.0.0.1 whose host key is pinned.
+    pub fn local(name: &str, port: u16, user: &str, identity: &Path, host_key: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port,
+            user: user.to_owned(),
+            identity: identity.to_owned(),
+            jump: None,
+            known: format!("[127.0.0.1]:{port} {host_key}"),
+        }
+    }
 }
 
 /// A directory with what a client needs: configuration, known hosts, identity.
@@ -66,10 +86,11 @@ impl Client {
         let mut config = String::new();
         let mut known = String::new();
         for host in hosts {
-            known += &format!("[127.0.0.1]:{} {}\n", host.port, host.host_key);
+            known += &format!("{}\n", host.known);
             config += &format!(
-                "Host {}\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile \"{}\"\n",
+                "Host {}\n  HostName {}\n  Port {}\n  User {}\n  IdentityFile \"{}\"\n",
                 host.name,
+                host.host,
                 host.port,
                 host.user,
                 host.identity.display()
@@ -110,8 +131,13 @@ impl Client {
 
     /// Returns `ssh` with options, aimed along a route; the caller adds the remote command.
     pub fn ssh(&self, route: Route, options: &[&str]) -> Command {
+        self.ssh_to(route.host(), options)
+    }
+
+    /// Returns `ssh` with options, aimed at an entry of the configuration.
+    pub fn ssh_to(&self, host: &str, options: &[&str]) -> Command {
         let mut command = self.program("ssh");
-        command.args(options).arg(route.host());
+        command.args(options).arg(host);
         command
     }
 }

@@ -22,6 +22,9 @@ use crate::{bins, keys};
 const PERSON: &str = "alice";
 const TARGET: &str = "web1";
 
+/// The client's name for the bastion itself.
+pub const PORTAL: &str = "portal";
+
 /// What a rig can be told.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -103,19 +106,22 @@ impl Rig {
                 fs::DirBuilder::new().recursive(true).mode(mode).create(disk.join(name))?;
             }
         }
-        let host = |name: &str, port: u16, user: &str, identity: &Path, host_key: String| Host {
-            name: name.to_owned(),
-            port,
-            user: user.to_owned(),
-            identity: identity.to_owned(),
-            jump: None,
-            host_key,
+        let host_key = bastion::host_key(&at)?;
+        let portal = Host::local(PORTAL, port, PERSON, &identity, &host_key);
+        let inside = Host {
+            host: TARGET.to_owned(),
+            jump: Some(PORTAL.to_owned()),
+            known: bastion::authority_line(&at)?,
+            ..Host::local(Route::Inside.host(), 22, &target.user, &identity, "")
         };
+        let (straight, through) = (Route::Straight.host(), Route::Through.host());
         let client = Client::write(
             &dir.join("client"),
             &[
-                host(Route::Straight.host(), target.port, &target.user, &target.identity(), target.host_key()?),
-                host(Route::Through.host(), port, &login(), &identity, bastion::host_key(&at)?),
+                Host::local(straight, target.port, &target.user, &target.identity(), &target.host_key()?),
+                Host::local(through, port, &login(), &identity, &host_key),
+                portal,
+                inside,
             ],
         )?;
         Ok((Bastion::serve(&at, port)?, client))

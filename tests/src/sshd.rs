@@ -180,14 +180,8 @@ mod tests {
     fn the_throwaway_server_serves_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let server = Sshd::start(&dir.path().join("target"), None, "ClientAliveInterval 9").unwrap();
-        let host = Host {
-            name: Route::Straight.host().to_owned(),
-            port: server.port,
-            user: server.user.clone(),
-            identity: server.identity(),
-            jump: None,
-            host_key: server.host_key().unwrap(),
-        };
+        let host_key = server.host_key().unwrap();
+        let host = Host::local(Route::Straight.host(), server.port, &server.user, &server.identity(), &host_key);
         let client = Client::write(&dir.path().join("client"), &[host]).unwrap();
         let patience = Duration::from_secs(20);
         let done = run(client.ssh(Route::Straight, &[]).arg("cat; exit 7"), &b"there and back"[..], patience).unwrap();

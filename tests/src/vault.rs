@@ -145,12 +145,19 @@ impl Vault {
     /// # Errors
     /// When they are not within `patience`; the error shows the list.
     pub fn settle(&self, count: usize, patience: Duration) -> Result<()> {
+        self.settle_kind("session", count, patience)
+    }
+
+    /// Waits as [`Vault::settle`] does, for sessions of that kind.
+    ///
+    /// # Errors
+    /// When they are not within `patience`; the error shows the list.
+    pub fn settle_kind(&self, kind: &str, count: usize, patience: Duration) -> Result<()> {
         let done =
             |session: &Value| matches!(session.get("status").and_then(Value::as_str), Some("closed" | "recovered"));
-        let settled = wait_until(patience, || {
-            self.of_kind("session").is_ok_and(|all| all.len() >= count && all.iter().all(done))
-        });
-        ensure!(settled, "{count} ended sessions were expected: {:?}", self.ls());
+        let settled =
+            wait_until(patience, || self.of_kind(kind).is_ok_and(|all| all.len() >= count && all.iter().all(done)));
+        ensure!(settled, "{count} ended of kind {kind} were expected: {:?}", self.ls());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use casemate_certs::fields::{Located, Reader};
 use casemate_certs::keys::quoted;
 use casemate_certs::vkey::NodeKey;
-use russh::keys::HashAlg;
+use russh::keys::{HashAlg, PrivateKey};
 
 use super::keys::{is_node_key, same};
 use super::parse::AccessDraft;
@@ -88,17 +88,28 @@ fn find_target<'t>(reader: &Reader<'_>, name: &Located<String>, targets: &'t [Ta
     found
 }
 
-/// A key has one purpose: a thief of one must not become another. Node key, host keys and keys towards targets differ.
+/// A key has one purpose: a thief of one must not become another. Node key, host keys, the authority's key and keys towards
+/// targets differ.
 pub(super) fn one_key_one_purpose(
     reader: &Reader<'_>,
     node: Option<&NodeKey>,
+    authority: Option<&Located<KeyFile>>,
     host_keys: &[Located<KeyFile>],
     targets: &[Target],
 ) {
     let another = "make another one: ssh-keygen -t ed25519";
+    let is_authority = |key: &PrivateKey| authority.is_some_and(|ca| same(ca.value.key.public_key(), key.public_key()));
+    if let (Some(authority), Some(node)) = (authority, node)
+        && is_node_key(&authority.value.key, node)
+    {
+        reader.complain(authority.line, "host_ca is the node key", another);
+    }
     for host in host_keys {
         if node.is_some_and(|node| is_node_key(&host.value.key, node)) {
             reader.complain(host.line, "the host key is the node key", another);
+        }
+        if is_authority(&host.value.key) {
+            reader.complain(host.line, "the host key is also host_ca", another);
         }
     }
     for target in targets {
@@ -107,6 +118,9 @@ pub(super) fn one_key_one_purpose(
             let shown = file.file.display();
             if node.is_some_and(|node| is_node_key(&file.key, node)) {
                 reader.complain(target.line, format!("{shown} is the node key"), another);
+            }
+            if is_authority(&file.key) {
+                reader.complain(target.line, format!("{shown} is also host_ca"), another);
             }
             if host_keys.iter().any(|host| same(host.value.key.public_key(), file.key.public_key())) {
                 reader.complain(target.line, format!("{shown} is also a host key of the bastion"), another);

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_certs::fields::Problem;
+use casemate_certs::ssh_ca::HostAuthority;
 use casemate_certs::vkey::NodeKey;
 use casemate_recorder::Durability;
 use russh::keys::{PrivateKey, PublicKey};
@@ -42,6 +43,8 @@ pub struct Config {
     pub listen: Listen,
     /// Host keys of the SSH front door, never empty.
     pub host_keys: Vec<KeyFile>,
+    /// The authority that certifies the names of targets towards clients that come with `ssh -J`.
+    pub host_ca: HostAuthority,
     /// The key that signs checkpoints of the node log.
     pub node_key: NodeKey,
     /// What peers may make grow, and how long they may take.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_certs::fields::{Fields, Located, Problem, Reader};
+use casemate_certs::ssh_ca::HostAuthority;
 use casemate_recorder::Durability;
 use russh::keys::PublicKey;
 
@@ -76,6 +77,7 @@ impl Parser<'_, '_> {
         let notice = self.notice(&mut root);
         let listen = self.listen(&mut root);
         let host_keys = self.host_keys(&mut root);
+        let host_ca = self.host_ca(&mut root);
         let vault = self.vault(&mut root);
         let limits = self.limits(&mut root);
         let persons: Vec<Person> = root.tables("person").into_iter().filter_map(|table| self.person(table)).collect();
@@ -95,7 +97,7 @@ impl Parser<'_, '_> {
         check::targets(self.reader, &targets);
         let access = check::access(self.reader, access, &persons, &targets);
         let key = node_key.as_ref().map(|(key, _)| key);
-        check::one_key_one_purpose(self.reader, key, &host_keys, &targets);
+        check::one_key_one_purpose(self.reader, key, host_ca.as_ref(), &host_keys, &targets);
         check::places(self.reader, state_dir.as_ref(), vault.as_ref().map(|(dir, _)| dir));
 
         Some(Config {
@@ -107,6 +109,7 @@ impl Parser<'_, '_> {
             encryption: encryption?,
             listen: listen?,
             host_keys: host_keys.into_iter().map(|key| key.value).collect(),
+            host_ca: HostAuthority::new(host_ca?.value.key),
             node_key: node_key?.0,
             limits: limits?,
             notice: notice?,
@@ -198,6 +201,17 @@ impl Parser<'_, '_> {
             keys.push(Located { line, value: key });
         }
         keys
+    }
+
+    fn host_ca(&self, root: &mut Fields<'_, '_>) -> Option<Located<KeyFile>> {
+        let path = root.required_text("host_ca", "name the key that certifies targets' names, made by `casemate init`");
+        let path = self.path(path)?;
+        let key = self.agreed(path.line, load_private_key(&path.value))?;
+        if key.key.algorithm().is_rsa() {
+            let what = format!("{} is an RSA key, which clients may not take from an authority", path.value.display());
+            self.reader.complain(path.line, what, "make another one: ssh-keygen -t ed25519");
+        }
+        Some(Located { line: path.line, value: key })
     }
 
     fn vault(&self, root: &mut Fields<'_, '_>) -> Option<(Located<PathBuf>, VaultConfig)> {

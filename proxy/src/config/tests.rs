@@ -204,6 +204,10 @@ fn every_bad_value_is_refused_with_its_line_and_remedy() {
             &["\"nobody\" that none of its targets has", "add a [[target.role]]"],
         ),
         // Files and directories.
+        Bad("keys/ca\"", "keys/host\"", 7, &["the host key is also host_ca", "make another one"]),
+        Bad("keys/ca\"", "keys/target\"", 33, &["is also host_ca", "make another one"]),
+        Bad("keys/ca\"", "keys/none\"", 8, &["cannot open", "check the path"]),
+        Bad("host_ca = \"keys/ca\"", "", 1, &["host_ca is missing", "casemate init"]),
         Bad("keys/host\"", "keys/none\"", 7, &["cannot open", "check the path"]),
         Bad("keys/host\"", "\"", 7, &["not a path"]),
         Bad("keys/host\"", "keys/node.key\"", 7, &["no private SSH key", "ssh-keygen"]),
@@ -349,6 +353,7 @@ fn the_snapshot_fits_its_events_and_holds_no_key() {
 fn the_example_passes_the_check_and_shows_the_defaults() {
     let home = Home::new();
     home.make_key("keys/ssh_host_ed25519_key");
+    home.make_key("keys/ssh_host_ca_ed25519_key");
     home.make_key("keys/target_ed25519_key");
     let text = include_str!("../../../casemate.example.toml");
     let config = home.load(text).unwrap_or_else(|error| panic!("{error}"));

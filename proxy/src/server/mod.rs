@@ -1,45 +1,30 @@
 //! The accept loop, and what a connection may use up before and while it is a session.
 //!
-//! Takes a permit before anything else, keeps the deadline of the whole login, watches each session to its end and
-//! drains at shutdown. Speaks no protocol.
+//! Takes a permit before anything else and drains at shutdown; `converse` serves one connection in between. Speaks no
+//! protocol.
 
+pub(crate) mod converse;
 mod guard;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use casemate_recorder::SessionId;
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
-use casemate_recorder::transcript::seal::CloseReason;
-use russh::Disconnect;
-use russh::server::{Config as ServerSettings, run_stream};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::time::{sleep, sleep_until, timeout};
+use russh::server::Config as ServerSettings;
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Permit, Throttle};
-use crate::policy::{Grant, Identity, Live as LivePolicy, Policy};
+use crate::policy::{Identity, Live as LivePolicy, Policy};
 use crate::recording::{self, Hold, Run};
-use crate::session::{End, Introduction, Session};
-use crate::ssh::server::{Front, FrontError, Outcome};
-use crate::ssh::wire::{Kill, Wire};
-use crate::ssh::{Backlog, settings};
-use crate::target::tune;
-
-/// How long the channels of an ending session may take for their last words.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// How long a client may take to leave after its channels' last words.
-const LEAVES: Duration = Duration::from_secs(1);
-
-/// How long a disconnect message may take before the connection is cut.
-const DISCONNECT: Duration = Duration::from_secs(2);
-
-/// How long somebody who is turned away may stay to be told why.
-const TURNED_AWAY: Duration = Duration::from_secs(30);
+use crate::session::{Introduction, Purpose, Session};
+use crate::ssh::settings;
 
 /// How long the accept loop rests when the system has no descriptor to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -47,8 +32,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Refused logins that are recorded one by one in a burst, and per second after it. The rest is counted.
 const REFUSALS_BURST: u32 = 200;
 const REFUSALS_PER_SECOND: u32 = 5;
-
-type RunningSession = russh::server::RunningSession<Front>;
 
 /// What every connection of the front door shares.
 #[derive(Clone)]
@@ -58,7 +41,10 @@ struct Inner {
     runs: Arc<recording::Live>,
     policy: Arc<LivePolicy>,
     settings: Arc<ServerSettings>,
+    /// Sessions that are live, oldest first: their IDs begin with the time.
+    live: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     sessions: Counter<String>,
+    portals: Counter<String>,
     preauth: Counter<guard::Source>,
     refusals: Mutex<Throttle>,
 }
@@ -73,6 +59,18 @@ impl fmt::Debug for Door {
 pub(crate) struct Slot {
     _permit: Permit<String>,
     hold: Hold,
+    door: Door,
+    id: SessionId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        lock(&self.door.0.live).remove(&self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Door {
@@ -84,7 +82,9 @@ impl Door {
             runs,
             policy,
             settings: settings::server(&config),
+            live: Mutex::default(),
             sessions: Counter::default(),
+            portals: Counter::default(),
             preauth: Counter::default(),
             refusals: Mutex::new(refusals),
         }))
@@ -102,26 +102,40 @@ impl Door {
     pub(crate) async fn open(
         &self,
         identity: Identity,
-        grant: Grant,
+        purpose: Purpose,
         policy: &Policy,
         introduction: &Introduction,
     ) -> Result<(Arc<Session>, Slot), String> {
         let limits = &policy.config().limits;
         let caps = Caps { each: limits.sessions_per_person, all: limits.sessions };
-        let person = grant.person().to_owned();
+        let person = identity.person().to_owned();
         let source = identity.source();
-        let Some(permit) = self.0.sessions.take(person.clone(), caps) else {
+        // Portals are counted apart: one that could not open because of the sessions behind it would help nobody.
+        let counter = match purpose {
+            Purpose::Work(_) => &self.0.sessions,
+            Purpose::Portal => &self.0.portals,
+        };
+        let Some(permit) = counter.take(person.clone(), caps) else {
             self.note_login(source, Some(&person), "session", None, Err("too many sessions"));
             return Err("too many sessions are open; close one and try again".to_owned());
         };
         let hold = self.run().hold();
-        match Session::open(hold.recorder(), identity, grant, policy, introduction).await {
-            Ok(session) => Ok((session, Slot { _permit: permit, hold })),
+        match Session::open(hold.recorder(), identity, purpose, policy, introduction).await {
+            Ok(session) => {
+                let id = session.recording().id();
+                lock(&self.0.live).insert(id, Arc::downgrade(&session));
+                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id }))
+            }
             Err(refused) => {
                 self.note_login(source, Some(&person), "session", None, Err(&refused.to_string()));
                 Err(refused.client_text().to_owned())
             }
         }
+    }
+
+    /// Returns the sessions that are live, oldest first.
+    pub(crate) fn live_sessions(&self) -> Vec<Arc<Session>> {
+        lock(&self.0.live).values().filter_map(Weak::upgrade).collect()
     }
 
     /// Writes a login step to the control transcript: accepted, or refused with the reason, which the client never sees.
@@ -135,7 +149,7 @@ impl Door {
         outcome: Result<(), &str>,
     ) {
         if outcome.is_err() {
-            let passed = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
+            let passed = lock(&self.0.refusals).pass(Instant::now());
             let Some(skipped) = passed else { return };
             if skipped > 0 {
                 let event = Event::map(refused::TYPE, 0)
@@ -200,8 +214,7 @@ async fn accept(listener: &TcpListener, door: &Door, serving: &TaskTracker, cut:
                     door.note_login(source, None, "none", None, Err("too many connections that have not logged in"));
                     continue;
                 };
-                let connection = serve(stream, source, door.clone(), permit, cut.clone());
-                serving.spawn(connection);
+                serving.spawn(converse::street(stream, source, door.clone(), permit, cut.clone()));
             }
             Err(error) => {
                 // Out of descriptors, mostly: those who are in must be able to go.
@@ -210,118 +223,4 @@ async fn accept(listener: &TcpListener, door: &Door, serving: &TaskTracker, cut:
             }
         }
     }
-}
-
-/// Serves one connection from its first byte to the seal of its transcript.
-async fn serve(
-    stream: TcpStream,
-    source: SocketAddr,
-    door: Door,
-    permit: Permit<guard::Source>,
-    shutdown: CancellationToken,
-) {
-    let policy = door.policy();
-    let limits = &policy.config().limits;
-    if let Err(error) = tune(&stream, limits) {
-        tracing::debug!(%source, %error, "socket gone before it was set up");
-        return;
-    }
-    let (kill, uploads, why) = (Kill::default(), Backlog::new(limits.backlog), Arc::new(OnceLock::new()));
-    let wire = Wire::client(stream, kill.clone(), Arc::clone(&uploads), settings::WINDOW);
-    let (sender, outcome) = oneshot::channel();
-    let front = Front::new(door.clone(), source, uploads, sender, Arc::clone(&why));
-    // One deadline from accept to login: also for whoever sends its first line a byte a minute.
-    let deadline = tokio::time::Instant::now() + limits.login_grace;
-    let give_up = |reason| {
-        let _ = why.set(reason);
-        kill.kill();
-    };
-    let mut running = tokio::select! {
-        running = run_stream(Arc::clone(&door.0.settings), wire, front) => match running {
-            Ok(running) => running,
-            // The handler recorded that it went without a login.
-            Err(error) => return tracing::debug!(%source, %error, "handshake failed"),
-        },
-        () = sleep_until(deadline) => return give_up("login grace is over"),
-        () = shutdown.cancelled() => return give_up("the bastion is shutting down"),
-    };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        () = sleep_until(deadline) => { give_up("login grace is over"); return finish(running, source).await; }
-        () = shutdown.cancelled() => { give_up("the bastion is shutting down"); return finish(running, source).await; }
-    };
-    drop(permit);
-    match outcome {
-        Ok(Outcome::Live(session, slot)) => {
-            attend(&mut running, &session, &kill, &shutdown).await;
-            session.tasks().close();
-            session.tasks().wait().await;
-            session.close(slot.hold.recorder()).await;
-            drop(slot);
-        }
-        Ok(Outcome::TurnedAway) => {
-            let _ = timeout(TURNED_AWAY, &mut running).await;
-            kill.kill();
-        }
-        // The handler is gone without a login.
-        Err(_) => finish(running, source).await,
-    }
-}
-
-/// Waits for a connection that was cut.
-async fn finish(running: RunningSession, source: SocketAddr) {
-    if let Ok(Err(error)) = timeout(DISCONNECT, running).await {
-        tracing::debug!(%source, %error, "connection ended");
-    }
-}
-
-/// Watches a session until its connection is over, by itself or because the session is to end.
-async fn attend(running: &mut RunningSession, session: &Session, kill: &Kill, shutdown: &CancellationToken) {
-    let end = tokio::select! {
-        result = &mut *running => return note_result(session, result),
-        end = session.ended() => end,
-        frozen = session.recording().wait_frozen() => {
-            End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
-        }
-        () = shutdown.cancelled() => {
-            let notice = "this session ends: the bastion is shutting down";
-            End::with_notice(CloseReason::Shutdown, "the drain is over", notice)
-        }
-    };
-    session.end(end.clone());
-    session.tasks().close();
-    // Each channel says its last words; the connection must live for them.
-    let _ = timeout(LAST_WORDS, session.tasks().wait()).await;
-    // A client that was told its exit status leaves by itself; a disconnect now would overtake the line it has to show.
-    if timeout(LEAVES, &mut *running).await.is_ok() {
-        return;
-    }
-    let text = end.notice.unwrap_or_default();
-    let handle = running.handle();
-    let goodbye = async {
-        let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
-        let _ = (&mut *running).await;
-    };
-    let _ = timeout(DISCONNECT, goodbye).await;
-    kill.kill();
-}
-
-/// Keeps what the library could not take: a string that is no UTF-8, a broken packet, a panic.
-fn note_result(session: &Session, result: Result<(), FrontError>) {
-    let Err(error) = result else { return };
-    if matches!(&error, FrontError::Library(russh::Error::IO(_) | russh::Error::HUP | russh::Error::Disconnect)) {
-        // The client left without a word, as clients do.
-        session.note_last(End::quiet(CloseReason::Client, format!("the client's connection was lost: {error}")));
-        return;
-    }
-    let text = format!("the connection could not go on: {error}");
-    let event =
-        Event::map(refused::TYPE, 0).with(refused::WHAT, b"connection".as_slice()).with(refused::REASON, text.as_str());
-    drop(session.record(Side::Client, event));
-    tracing::warn!(session = %session.recording().id(), %error, "connection could not go on");
-    let reason = match error {
-        FrontError::Library(russh::Error::Join(_)) => CloseReason::Internal,
-        _ => CloseReason::Client,
-    };
-    session.end(End::quiet(reason, text));
 }

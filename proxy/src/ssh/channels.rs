@@ -17,26 +17,46 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backlog::Backlog;
 use super::client::Answer;
+use super::desk::{self, Desk};
 use super::farewell::{DOOM, FAILED, last_words, line};
-use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX};
+use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX, clip};
+use super::jump::Direct;
+use super::pipe::{Inlet, Pipe};
 use super::relay::{self, Outer, Shape};
 use super::said::{Request, Told, Up};
 use super::settings::WINDOW;
+use crate::policy::Grant;
 use crate::session::Session;
+
+/// Why one more channel is refused.
+const TOO_MANY: &str = "more channels than limits.channels";
 
 /// What channels lead to.
 enum Leads {
     /// Nowhere: nobody has logged in.
     Nowhere,
-    /// To the session's target.
-    To(Arc<Session>),
+    /// Into a session.
+    Into(Arc<Session>, Way),
     /// To a line that says why there is nothing.
     Away(String),
+}
+
+/// What a session's channels are for.
+pub(super) enum Way {
+    /// Programs on the target.
+    Target(Grant),
+    /// The bastion itself, and sessions of their own behind it.
+    Portal(Arc<Desk>),
 }
 
 /// A channel as the client's side sees it.
 enum Entry {
     Live(Box<Live>),
+    /// Another SSH connection is inside.
+    Tunnel {
+        inlet: Inlet,
+        _gone: DropGuard,
+    },
     /// It will be told why there is nothing for it.
     Doomed {
         program: CancellationToken,
@@ -74,9 +94,9 @@ impl Channels {
         Self { leads: Leads::Nowhere, table: HashMap::new(), uploads }
     }
 
-    /// Lets channels lead to a session's target from now on.
-    pub(super) fn lead_to(&mut self, session: Arc<Session>) {
-        self.leads = Leads::To(session);
+    /// Lets channels lead into a session from now on.
+    pub(super) fn lead_into(&mut self, session: Arc<Session>, way: Way) {
+        self.leads = Leads::Into(session, way);
     }
 
     /// Lets channels lead to a line of text from now on.
@@ -87,7 +107,7 @@ impl Channels {
     /// The session that channels lead to.
     pub(super) fn session(&self) -> Option<&Arc<Session>> {
         match &self.leads {
-            Leads::To(session) => Some(session),
+            Leads::Into(session, _) => Some(session),
             Leads::Nowhere | Leads::Away(_) => None,
         }
     }
@@ -118,12 +138,12 @@ impl Channels {
         let gone = CancellationToken::new();
         let entry = match &self.leads {
             Leads::Nowhere => return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
-            Leads::To(session) if self.table.len() >= session.limits().channels => {
-                drop(note_open(session, id.number(), Err("more channels than limits.channels")));
-                return open.reject(ChannelOpenFailure::ResourceShortage).await;
-            }
-            Leads::To(session) => {
-                let opened = note_open(session, id.number(), Ok(()));
+            Leads::Into(session, way) => {
+                if self.table.len() >= session.limits().channels {
+                    drop(note_open(session, asked(id, "session"), Err(TOO_MANY)));
+                    return open.reject(ChannelOpenFailure::ResourceShortage).await;
+                }
+                let opened = note_open(session, asked(id, "session"), Ok(()));
                 let (up, queue) = mpsc::unbounded_channel();
                 let backlog = Backlog::within(&self.uploads, session.limits().backlog_max);
                 let (overrun, shape) = (CancellationToken::new(), Arc::new(Shape::default()));
@@ -139,7 +159,10 @@ impl Channels {
                     overrun: overrun.clone(),
                     shape: Arc::clone(&shape),
                 };
-                session.tasks().spawn(relay::run(outer, open, opened));
+                match way {
+                    Way::Target(grant) => session.tasks().spawn(relay::run(outer, grant.clone(), open, opened)),
+                    Way::Portal(desk) => session.tasks().spawn(desk::run(outer, Arc::clone(desk), open, opened)),
+                };
                 let flow = ChannelFlow::default();
                 Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, _gone: gone.drop_guard() }))
             }
@@ -163,10 +186,54 @@ impl Channels {
         self.table.insert(id, entry);
     }
 
+    /// Opens a channel to a destination: with another SSH connection in it, or not at all.
+    pub(super) async fn open_direct(
+        &mut self,
+        channel: Channel<server::Msg>,
+        wanted: Direct<'_>,
+        open: ChannelOpenHandle,
+    ) {
+        self.prune();
+        let id = channel.id();
+        let event = asked(id, "direct-tcpip")
+            .with(chan_open::HOST, clip(wanted.host.as_bytes()))
+            .with(chan_open::PORT, wanted.port)
+            .with(chan_open::ORIGIN_HOST, clip(wanted.origin_host.as_bytes()))
+            .with(chan_open::ORIGIN_PORT, wanted.origin_port);
+        let (session, desk) = match &self.leads {
+            Leads::Into(session, Way::Portal(desk)) => (session, desk),
+            Leads::Into(session, Way::Target(_)) => {
+                drop(note_open(session, event, Err("nothing is forwarded; ssh -J goes without a target in the login")));
+                return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            }
+            Leads::Nowhere | Leads::Away(_) => {
+                return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            }
+        };
+        if self.table.len() >= session.limits().channels {
+            drop(note_open(session, event, Err(TOO_MANY)));
+            return open.reject(ChannelOpenFailure::ResourceShortage).await;
+        }
+        let jump = match desk.jump(session, &wanted) {
+            Ok(jump) => jump,
+            Err(why) => {
+                drop(note_open(session, event, Err(&why)));
+                return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            }
+        };
+        let opened = note_open(session, event, Ok(()));
+        let (_, write) = channel.split();
+        let gone = CancellationToken::new();
+        let (inlet, pipe) = Pipe::new(&write, &self.uploads, session.limits().backlog_max);
+        session.tasks().spawn(jump.run(write, pipe, gone.clone(), open, opened));
+        self.table.insert(id, Entry::Tunnel { inlet, _gone: gone.drop_guard() });
+    }
+
     /// Forgets channels whose relay is over. The library never tells of a close that we began.
     fn prune(&mut self) {
         self.table.retain(|_, entry| match entry {
             Entry::Live(live) => !live.up.is_closed(),
+            Entry::Tunnel { inlet, .. } => !inlet.is_closed(),
             Entry::Doomed { .. } => true,
         });
     }
@@ -174,7 +241,7 @@ impl Channels {
     /// The entry of a channel whose relay still takes something, with the session.
     fn live(&mut self, id: ChannelId) -> Option<(&Session, &mut Live)> {
         match (&self.leads, self.table.get_mut(&id)) {
-            (Leads::To(session), Some(Entry::Live(live))) if !live.up.is_closed() => Some((session, live)),
+            (Leads::Into(session, _), Some(Entry::Live(live))) if !live.up.is_closed() => Some((session, live)),
             _ => None,
         }
     }
@@ -238,6 +305,12 @@ impl Channels {
 
     /// Passes on standard input.
     pub(super) fn data(&mut self, id: ChannelId, data: &[u8]) {
+        if let Some(Entry::Tunnel { inlet, .. }) = self.table.get(&id) {
+            if inlet.push(data).is_err() {
+                self.table.remove(&id);
+            }
+            return;
+        }
         let Some((session, live)) = self.live(id) else { return };
         if let Err(refusal) = live.flow.ask(Ask::Data) {
             return note_refused(session, id.number(), "data", &refusal.to_string());
@@ -255,6 +328,9 @@ impl Channels {
 
     /// Passes on that the client sends no more.
     pub(super) fn eof(&mut self, id: ChannelId) {
+        if let Some(Entry::Tunnel { inlet, .. }) = self.table.get_mut(&id) {
+            return inlet.end();
+        }
         if let Some((session, live)) = self.live(id)
             && live.flow.eof()
         {
@@ -278,9 +354,13 @@ fn note_refused(session: &Session, chan: u32, what: &str, why: &str) {
     drop(session.record(Side::Client, event));
 }
 
-fn note_open(session: &Session, chan: u32, outcome: Result<(), &str>) -> Ticket {
-    let event =
-        Event::map(chan_open::TYPE, chan).with(chan_open::KIND, "session").with(chan_open::ACCEPTED, outcome.is_ok());
+/// Begins the record of a channel that was asked for.
+fn asked(id: ChannelId, kind: &'static str) -> Event {
+    Event::map(chan_open::TYPE, id.number()).with(chan_open::KIND, kind)
+}
+
+fn note_open(session: &Session, event: Event, outcome: Result<(), &str>) -> Ticket {
+    let event = event.with(chan_open::ACCEPTED, outcome.is_ok());
     session.record(
         Side::Client,
         match outcome {

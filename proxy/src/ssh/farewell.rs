@@ -49,10 +49,9 @@ pub(super) fn line(text: &str, pty: bool) -> String {
     format!("{text}{end}")
 }
 
-/// Does and records what follows from how a relay ended.
-pub(super) async fn conclude(outer: &Outer, finish: Finish) {
+/// Does and records what follows from how a relay to the named target ended.
+pub(super) async fn conclude(outer: &Outer, target: &str, finish: Finish) {
     let (session, chan) = (&outer.session, outer.chan);
-    let target = &session.grant().target().name;
     match finish {
         Finish::Closed => session.note_last(End::quiet(CloseReason::Target, "the target closed the last channel")),
         Finish::ClientGone => session.note_last(End::quiet(CloseReason::Client, "the client left")),

@@ -2,15 +2,19 @@
 //!
 //! `server` answers the client and asks `flow` and `login` what is allowed, `client` speaks to the target, `relay`
 //! forwards what is recorded, `backlog` counts what waits and `wire` holds back what must wait. Targets are dialled by
-//! `target` of the crate alone, on a grant.
+//! `target` of the crate alone, on a grant. `desk` is what somebody meets who names no target, and `jump` with `pipe` what
+//! `ssh -J` makes of such a connection.
 
 mod backlog;
 mod channels;
 mod client;
+mod desk;
 mod farewell;
 mod flood;
 mod flow;
+pub(crate) mod jump;
 mod login;
+pub(crate) mod pipe;
 mod relay;
 mod said;
 pub(crate) mod server;

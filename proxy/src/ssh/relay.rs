@@ -23,6 +23,8 @@ use super::backlog::{Backlog, Held};
 use super::client::{Asks, Down, Leg, connect};
 use super::farewell::{Finish, conclude, doom, line};
 use super::said::{Size, Told, Up};
+use crate::config::Target;
+use crate::policy::Grant;
 use crate::session::{End, PanicEnds, Session};
 use crate::target::Unreachable;
 
@@ -71,20 +73,20 @@ pub(super) struct Outer {
 }
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
-pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticket) {
+pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
     let _guard = PanicEnds(Arc::clone(&outer.session));
     let session = Arc::clone(&outer.session);
     let leg = tokio::select! {
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
         () = outer.gone.cancelled() => return,
-        leg = reach(&session, outer.chan, opened) => leg,
+        leg = reach(&session, &grant, outer.chan, opened) => leg,
     };
     open.accept().await;
     match leg {
         Ok(mut leg) => {
             let finish = relay(&mut outer, &mut leg).await;
-            conclude(&outer, finish).await;
+            conclude(&outer, &grant.target().name, finish).await;
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
             outer.up.close();
@@ -95,20 +97,19 @@ pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticke
         // The session is ending; its notice says why.
         Err(None) => {
             let end = session.ended().await;
-            conclude(&outer, Finish::Ended(end)).await;
+            conclude(&outer, &grant.target().name, Finish::Ended(end)).await;
         }
     }
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
-async fn reach(session: &Session, chan: u32, opened: Ticket) -> Result<Leg, Option<String>> {
+async fn reach(session: &Session, grant: &Grant, chan: u32, opened: Ticket) -> Result<Leg, Option<String>> {
     let froze = |frozen: Frozen| {
         session.end(frozen_end(&frozen));
         None
     };
     drop(opened.receipt().await.map_err(froze)?);
-    let (grant, limits) = (session.grant(), session.limits());
-    match connect(grant, limits, session.recording(), chan).await {
+    match connect(grant, session.limits(), session.recording(), chan).await {
         Ok(leg) => {
             let event = Event::map(dialled::TYPE, chan)
                 .with(dialled::ADDRESS, leg.address.as_str())
@@ -118,14 +119,13 @@ async fn reach(session: &Session, chan: u32, opened: Ticket) -> Result<Leg, Opti
             Ok(leg)
         }
         Err(error) => {
-            note_unreachable(session, chan, &error);
+            note_unreachable(session, grant.target(), chan, &error);
             Err(Some(error.client_text(&grant.target().name)))
         }
     }
 }
 
-fn note_unreachable(session: &Session, chan: u32, error: &Unreachable) {
-    let target = session.grant().target();
+fn note_unreachable(session: &Session, target: &Target, chan: u32, error: &Unreachable) {
     tracing::warn!(session = %session.recording().id(), target = target.name, %error, "target unreachable");
     let mut event = Event::map(unreachable::TYPE, chan)
         .with(unreachable::ADDRESS, target.address())
@@ -137,7 +137,7 @@ fn note_unreachable(session: &Session, chan: u32, error: &Unreachable) {
     session.note_last(End::quiet(CloseReason::Unreachable, error.to_string()));
 }
 
-fn frozen_end(frozen: &Frozen) -> End {
+pub(super) fn frozen_end(frozen: &Frozen) -> End {
     End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
 }
 

@@ -6,23 +6,25 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use casemate_recorder::transcript::event::{self, Event, env, exec, pty, resize, shell, subsystem};
+use casemate_recorder::transcript::event::{self, Event, Side, env, exec, pty, resize, shell, subsystem};
 use russh::keys::{Certificate, HashAlg};
 use russh::server::{self, Auth, ChannelOpenHandle, Handler, PublicKeyOffer, Response, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig};
 use tokio::sync::oneshot;
 
 use super::backlog::Backlog;
-use super::channels::Channels;
+use super::channels::{Channels, Way};
+use super::desk::Desk;
 use super::flow::{Ask, clip};
+use super::jump::{Direct, Jump, Origin};
 use super::login::{Exhausted, Login, Tries};
 use super::said::{Request, Size, Told};
 use super::settings::accepts_signature;
 use super::signal_name;
 use crate::error::Fault;
-use crate::policy::{Grant, Identity, Wanted};
+use crate::policy::{Denial, Identity, MalformedLogin, Wanted};
 use crate::server::{Door, Slot};
-use crate::session::{Introduction, Session};
+use crate::session::{Introduction, Purpose, Session};
 
 /// Why a connection ends from this side.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +45,21 @@ pub(crate) enum Outcome {
     TurnedAway,
 }
 
+/// Where a connection comes from.
+pub(crate) enum Approach {
+    /// A socket of the front door.
+    Street {
+        /// The address that was connected to.
+        local: SocketAddr,
+    },
+    /// A channel of a portal. Who is there is known; what for is not.
+    Jump(Jump),
+}
+
 enum Stage {
     Login,
-    /// The signature was verified; the library calls `auth_succeeded` next.
-    Proven(Box<(Identity, Result<Grant, String>)>),
+    /// Who it is was proved, and they get this; the library calls `auth_succeeded` next.
+    Proven(Box<(Identity, Result<Purpose, String>)>),
     /// What may be had is with the channels.
     LoggedIn,
 }
@@ -55,10 +68,11 @@ enum Stage {
 pub(crate) struct Front {
     door: Door,
     source: SocketAddr,
+    approach: Approach,
     stage: Stage,
     login: Login,
     /// Set by whoever ends the connection before login.
-    cut: Arc<OnceLock<&'static str>>,
+    cut: Arc<OnceLock<String>>,
     /// Whether a refusal of this connection is recorded already.
     refused: bool,
     channels: Channels,
@@ -69,9 +83,10 @@ impl Front {
     pub(crate) fn new(
         door: Door,
         source: SocketAddr,
+        approach: Approach,
         uploads: Arc<Backlog>,
         outcome: oneshot::Sender<Outcome>,
-        cut: Arc<OnceLock<&'static str>>,
+        cut: Arc<OnceLock<String>>,
     ) -> Self {
         let policy = door.policy();
         let limits = &policy.config().limits;
@@ -80,6 +95,7 @@ impl Front {
         Self {
             door,
             source,
+            approach,
             stage: Stage::Login,
             login,
             cut,
@@ -100,10 +116,46 @@ impl Front {
         self.door.note_login(self.source, Some(user), method, key, Err(why));
         self.refused = true;
         if let Err(exhausted) = self.login.fail(user) {
-            let _ = self.cut.set("too many failed attempts");
+            let _ = self.cut.set("too many failed attempts".to_owned());
             return Err(exhausted.into());
         }
         Ok(Auth::reject())
+    }
+
+    /// What a login name asks for. Inside a portal it names the role alone: the person and the target are settled.
+    fn wanted(&self, user: &str) -> Result<Wanted, MalformedLogin> {
+        match &self.approach {
+            Approach::Street { .. } => Wanted::parse(user),
+            Approach::Jump(jump) => Ok(Wanted {
+                person: jump.portal.identity().person().to_owned(),
+                target: Some(jump.target.name.clone()),
+                role: Some(user.to_owned()),
+            }),
+        }
+    }
+
+    /// Decides what somebody gets whose identity is proved.
+    fn admit(&mut self, user: &str, method: &'static str, identity: Identity) -> Result<Auth, FrontError> {
+        let key = identity.fingerprint().to_owned();
+        let Ok(wanted) = self.wanted(user) else {
+            return self.refuse_login(user, method, Some(&key), "malformed login name");
+        };
+        let policy = self.door.policy();
+        let leave = match policy.authorize(&identity, &wanted) {
+            Ok(grant) => Ok(Purpose::Work(grant)),
+            Err(Denial::NoTarget { .. }) => Ok(Purpose::Portal),
+            // They have a way to the target, or they would not be inside: which roles are open is theirs to know.
+            Err(denial @ Denial::RoleNotGranted { .. }) if matches!(self.approach, Approach::Jump(_)) => {
+                Err((policy.roles_text(&identity, &wanted), denial.to_string()))
+            }
+            // Something was left out: the person is told what, it gives nothing away that is not theirs.
+            Err(denial) if denial.fault() == Fault::Client => Err((denial.client_text(), denial.to_string())),
+            Err(denial) => return self.refuse_login(user, method, Some(&key), &denial.to_string()),
+        };
+        let outcome = leave.as_ref().map(|_| ()).map_err(|(_, why)| why.as_str());
+        self.door.note_login(self.source, Some(user), method, Some(&key), outcome);
+        self.stage = Stage::Proven(Box::new((identity, leave.map_err(|(text, _)| text))));
+        Ok(Auth::Accept)
     }
 
     async fn refuse_channel(&self, what: &str, open: ChannelOpenHandle) {
@@ -134,7 +186,7 @@ impl Drop for Front {
     fn drop(&mut self) {
         // Refusals have their records; what is left to say is that there was no login, and who cut the connection.
         if !matches!(self.stage, Stage::LoggedIn) && (!self.refused || self.cut.get().is_some()) {
-            let why = self.cut.get().copied().unwrap_or("left without logging in");
+            let why = self.cut.get().map_or("left without logging in", String::as_str);
             let (name, key) = self.login.last();
             self.door.note_login(self.source, name, "none", key, Err(&format!("{why} ({})", self.login)));
         }
@@ -145,14 +197,23 @@ impl Handler for Front {
     type Error = FrontError;
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
-        let policy = self.door.policy();
-        let notice = policy.config().notice.trim_end();
-        Ok((!notice.is_empty()).then(|| format!("{notice}\n")))
+        Ok(match &self.approach {
+            Approach::Street { .. } => Some(format!("{}\n", self.door.policy().config().notice.trim_end())),
+            // The portal showed it.
+            Approach::Jump(_) => None,
+        })
     }
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
         self.login.ask_methods(user);
-        Ok(Auth::reject())
+        match &self.approach {
+            // Nobody but the client that holds the outer connection can speak here, and who holds that was proved.
+            Approach::Jump(jump) if jump.origin == Origin::Client => {
+                let identity = jump.portal.identity().clone();
+                self.admit(user, "jump", identity)
+            }
+            _ => Ok(Auth::reject()),
+        }
     }
 
     async fn auth_password(&mut self, user: &str, _: &str) -> Result<Auth, Self::Error> {
@@ -171,12 +232,12 @@ impl Handler for Front {
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         let fingerprint = offer.public_key.fingerprint(HashAlg::Sha256).to_string();
         if let Err(exhausted) = self.login.probe(user, fingerprint) {
-            let _ = self.cut.set("too many keys offered");
+            let _ = self.cut.set("too many keys offered".to_owned());
             return Err(exhausted.into());
         }
         // Whether a proof would be of use, and nothing else: nobody has proved anything yet.
         let useful = accepts_signature(offer.algorithm)
-            && Wanted::parse(user).is_ok_and(|wanted| self.door.policy().knows_key(&wanted.person, offer.public_key));
+            && self.wanted(user).is_ok_and(|wanted| self.door.policy().knows_key(&wanted.person, offer.public_key));
         Ok(if useful { Auth::Accept } else { Auth::reject() })
     }
 
@@ -187,23 +248,13 @@ impl Handler for Front {
         if !accepts_signature(key.algorithm) {
             return self.refuse_login(user, "publickey", shown, "signature algorithm not accepted");
         }
-        let Ok(wanted) = Wanted::parse(user) else {
+        let Ok(wanted) = self.wanted(user) else {
             return self.refuse_login(user, "publickey", shown, "malformed login name");
         };
-        let policy = self.door.policy();
-        let Some(identity) = policy.identify(&wanted.person, key.public_key, self.source) else {
+        let Some(identity) = self.door.policy().identify(&wanted.person, key.public_key, self.source) else {
             return self.refuse_login(user, "publickey", shown, "no such person with that key");
         };
-        let leave = match policy.authorize(&identity, &wanted) {
-            Ok(grant) => Ok(grant),
-            // Something was left out: the person is told what, it gives nothing away that is not theirs.
-            Err(denial) if denial.fault() == Fault::Client => Err((denial.client_text(), denial.to_string())),
-            Err(denial) => return self.refuse_login(user, "publickey", shown, &denial.to_string()),
-        };
-        let outcome = leave.as_ref().map(|_| ()).map_err(|(_, why)| why.as_str());
-        self.door.note_login(self.source, Some(user), "publickey", shown, outcome);
-        self.stage = Stage::Proven(Box::new((identity, leave.map_err(|(text, _)| text))));
-        Ok(Auth::Accept)
+        self.admit(user, "publickey", identity)
     }
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
@@ -218,22 +269,39 @@ impl Handler for Front {
         };
         let (identity, leave) = *proven;
         let policy = self.door.policy();
+        let portal = match &self.approach {
+            Approach::Street { .. } => None,
+            Approach::Jump(jump) => Some(&jump.portal),
+        };
         let introduction = Introduction {
             software: session.remote_sshid().to_vec(),
-            notice: policy.config().notice.trim_end().to_owned(),
+            notice: portal.map_or_else(|| policy.config().notice.trim_end().to_owned(), |_| String::new()),
+            portal: portal.map(|portal| portal.recording().id()),
         };
         let opened = match leave {
-            Ok(grant) => self.door.open(identity, grant, &policy, &introduction).await,
+            Ok(purpose) => {
+                self.door.open(identity, purpose.clone(), &policy, &introduction).await.map(|it| (it, purpose))
+            }
             Err(text) => Err(text),
         };
+        self.stage = Stage::LoggedIn;
         let outcome = match opened {
-            Ok((session, slot)) => {
-                self.stage = Stage::LoggedIn;
-                self.channels.lead_to(Arc::clone(&session));
+            Ok(((session, slot), purpose)) => {
+                if let Some(portal) = portal {
+                    drop(portal.record(Side::Client, session.mention("opened", "")));
+                }
+                let way = match (purpose, &self.approach) {
+                    (Purpose::Work(grant), _) => Way::Target(grant),
+                    (Purpose::Portal, Approach::Street { local }) => {
+                        Way::Portal(Arc::new(Desk::new(self.door.clone(), *local)))
+                    }
+                    // A connection inside a portal names a target by its making.
+                    (Purpose::Portal, Approach::Jump(_)) => return Err(russh::Error::Inconsistent.into()),
+                };
+                self.channels.lead_into(Arc::clone(&session), way);
                 Outcome::Live(session, slot)
             }
             Err(text) => {
-                self.stage = Stage::LoggedIn;
                 self.channels.turn_away(text);
                 Outcome::TurnedAway
             }
@@ -268,15 +336,15 @@ impl Handler for Front {
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _: Channel<server::Msg>,
+        channel: Channel<server::Msg>,
         host: &str,
         port: u32,
-        _: &str,
-        _: u32,
+        origin_host: &str,
+        origin_port: u32,
         open: ChannelOpenHandle,
         _: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_channel(&format!("direct-tcpip channel to {host}:{port}"), open).await;
+        self.channels.open_direct(channel, Direct { host, port, origin_host, origin_port }, open).await;
         Ok(())
     }
 

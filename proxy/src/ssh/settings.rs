@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use russh::keys::PublicKey;
-use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
+use russh::keys::ssh_key::{self, Algorithm, EcdsaCurve, HashAlg};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, client, compression, kex, mac, server};
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, KeyFile, Limits, Target};
 
 /// Bytes a channel's sender may have on the way: enough for 1 Gbit/s over 30 ms.
 pub(crate) const WINDOW: u32 = 4 * 1024 * 1024;
@@ -86,10 +86,42 @@ pub(crate) fn accepts_signature(algorithm: &Algorithm) -> bool {
     KEYS.contains(algorithm)
 }
 
+/// How far a clock may be off before a certificate of ours means nothing to a client, and how long a connection may take to
+/// ask for one. Only the beginning of a connection looks at it.
+const CERTIFICATE_BEFORE: Duration = Duration::from_secs(24 * 3600);
+const CERTIFICATE_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes the settings of the server that clients meet inside a portal, where it stands for a target: the bastion's own
+/// host keys, certified for the target's names.
+///
+/// # Errors
+/// No certificate could be made.
+pub(crate) fn server_for(
+    config: &Config,
+    target: &Target,
+    now: SystemTime,
+) -> Result<Arc<server::Config>, ssh_key::Error> {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let valid = seconds(now - CERTIFICATE_BEFORE)..seconds(now + CERTIFICATE_AFTER);
+    let names = || std::iter::once(&target.name).chain(&target.aliases).chain([&target.host]).map(String::as_str);
+    let id = format!("{}/{}", config.node, target.name);
+    let certify = |host_key: &KeyFile| {
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce).map_err(|_| ssh_key::Error::Crypto)?;
+        config.host_ca.certify(host_key.key.public_key(), names(), &id, valid.clone(), nonce)
+    };
+    let certificates = config.host_keys.iter().map(certify).collect::<Result<_, _>>()?;
+    Ok(Arc::new(server::Config { certificates, ..server_config(config) }))
+}
+
 /// Makes the settings of the server that clients meet.
 pub(crate) fn server(config: &Config) -> Arc<server::Config> {
+    Arc::new(server_config(config))
+}
+
+fn server_config(config: &Config) -> server::Config {
     let limits = &config.limits;
-    Arc::new(server::Config {
+    server::Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENT)),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         // Refusing an offered key slowly only delays people whose agent holds many.
@@ -108,7 +140,7 @@ pub(crate) fn server(config: &Config) -> Arc<server::Config> {
         keepalive_max: 0,
         nodelay: true,
         ..server::Config::default()
-    })
+    }
 }
 
 /// What a target is asked to prove itself with: the kinds that are pinned first, since a host with several keys proves the

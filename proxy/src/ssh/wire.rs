@@ -1,8 +1,8 @@
-//! The TCP stream under one SSH connection: buffered, killable, and able to hold its reader back.
+//! The stream under one SSH connection: buffered, killable, and able to hold its reader back.
 //!
 //! The library reads each packet in two small reads; the buffer turns those into few system calls. It exists only
 //! while there is something in it or shortly after, so that an idle session costs no memory for it. Knows nothing of SSH
-//! but the first line, which it keeps for the record.
+//! but the first line, which it keeps for the record, and of what carries it only that it fills buffers.
 
 use std::io;
 use std::pin::Pin;
@@ -89,9 +89,30 @@ enum Brake {
     Pace { backlog: Arc<Backlog>, window: u32, pause: Option<Pin<Box<Sleep>>> },
 }
 
-/// A TCP stream that the SSH library reads and writes.
-pub(crate) struct Wire {
-    tcp: TcpStream,
+/// What carries an SSH connection.
+pub(crate) trait Carrier: AsyncWrite + Send + Unpin + 'static {
+    /// Puts what has arrived into the empty `buffer`, about `want` bytes, and returns how many; none at the end of the
+    /// stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut, want: usize) -> Poll<io::Result<usize>>;
+}
+
+impl Carrier for TcpStream {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut, want: usize) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            // Not before there is something: idle connections hold no buffer.
+            buffer.reserve(want);
+            match self.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+}
+
+/// A stream that the SSH library reads and writes.
+pub(crate) struct Wire<C = TcpStream> {
+    carrier: C,
     kill: Kill,
     brake: Brake,
     buffer: BytesMut,
@@ -101,20 +122,20 @@ pub(crate) struct Wire {
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-impl Wire {
+impl<C: Carrier> Wire<C> {
     /// Wraps a client's stream; `window` is what the server grants.
-    pub(crate) fn client(tcp: TcpStream, kill: Kill, backlog: Arc<Backlog>, window: u32) -> Self {
-        Self::new(tcp, kill, Brake::Pace { backlog, window, pause: None })
+    pub(crate) fn client(carrier: C, kill: Kill, backlog: Arc<Backlog>, window: u32) -> Self {
+        Self::new(carrier, kill, Brake::Pace { backlog, window, pause: None })
     }
 
     /// Wraps a target's stream.
-    pub(crate) fn target(tcp: TcpStream, kill: Kill, backlog: Arc<Backlog>) -> Self {
-        Self::new(tcp, kill, Brake::Hold { backlog, flood: Flood::default(), pause: None })
+    pub(crate) fn target(carrier: C, kill: Kill, backlog: Arc<Backlog>) -> Self {
+        Self::new(carrier, kill, Brake::Hold { backlog, flood: Flood::default(), pause: None })
     }
 
-    fn new(tcp: TcpStream, kill: Kill, brake: Brake) -> Self {
+    fn new(carrier: C, kill: Kill, brake: Brake) -> Self {
         Self {
-            tcp,
+            carrier,
             kill,
             brake,
             buffer: BytesMut::new(),
@@ -130,34 +151,23 @@ impl Wire {
         Arc::clone(&self.first_line)
     }
 
-    /// Reads what the socket has into the empty buffer; nothing at the end of the stream.
+    /// Reads what has arrived into the empty buffer; nothing at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            match self.tcp.poll_read_ready(cx) {
-                Poll::Pending => {
-                    self.shrink();
-                    return Poll::Pending;
-                }
-                Poll::Ready(ready) => ready?,
-            }
-            self.buffer.reserve(self.want);
-            match self.tcp.try_read_buf(&mut self.buffer) {
-                Ok(len) => {
-                    if let Brake::Hold { flood, pause, .. } = &mut self.brake {
-                        flood.note(len, std::time::Instant::now());
-                        *pause = flood.pause().map(|pause| Box::pin(sleep(pause)));
-                    }
-                    if len >= self.want {
-                        self.want = BUFFER_LARGE;
-                        self.last_filled = Some(Instant::now());
-                    }
-                    self.keep_first_line();
-                    return Poll::Ready(Ok(len));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let Poll::Ready(filled) = self.carrier.poll_fill(cx, &mut self.buffer, self.want) else {
+            self.shrink();
+            return Poll::Pending;
+        };
+        let len = filled?;
+        if let Brake::Hold { flood, pause, .. } = &mut self.brake {
+            flood.note(len, std::time::Instant::now());
+            *pause = flood.pause().map(|pause| Box::pin(sleep(pause)));
         }
+        if len >= self.want {
+            self.want = BUFFER_LARGE;
+            self.last_filled = Some(Instant::now());
+        }
+        self.keep_first_line();
+        Poll::Ready(Ok(len))
     }
 
     /// Gives the buffer back when there is nothing to read. Keepalives bring us here every few seconds.
@@ -215,7 +225,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<C: Carrier> AsyncRead for Wire<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.kill.watch(Half::Read, cx)?;
@@ -238,10 +248,10 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<C: Carrier> AsyncWrite for Wire<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.kill.watch(Half::Write, cx)?;
-        Pin::new(&mut self.tcp).poll_write(cx, data)
+        Pin::new(&mut self.carrier).poll_write(cx, data)
     }
 
     fn poll_write_vectored(
@@ -250,16 +260,16 @@ impl AsyncWrite for Wire {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.kill.watch(Half::Write, cx)?;
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, data)
+        Pin::new(&mut self.carrier).poll_write_vectored(cx, data)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.carrier.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.kill.check()?;
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.carrier).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -268,7 +278,7 @@ impl AsyncWrite for Wire {
             // The library waits for the peer's end without a limit.
             self.closing = Some(Box::pin(sleep(HALF_CLOSED)));
         }
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.carrier).poll_shutdown(cx)
     }
 }
 

@@ -410,7 +410,7 @@ vocabulary! {
     3 ssh_err "ssh.err" Output {}
 
     /// A channel was asked for.
-    16 chan_open "ssh.open" Meta { 1 KIND "kind", 2 ACCEPTED "accepted", 3 REASON "reason" }
+    16 chan_open "ssh.open" Meta { 1 KIND "kind", 2 ACCEPTED "accepted", 3 REASON "reason", 4 HOST "host", 5 PORT "port", 6 ORIGIN_HOST "originator", 7 ORIGIN_PORT "originator_port" }
     /// A pseudo-terminal was asked for (RFC 4254 §6.2); modes are the raw encoded string.
     17 pty "ssh.pty" Meta { 1 TERM "term", 2 COLS "cols", 3 ROWS "rows", 4 WIDTH "width", 5 HEIGHT "height", 6 MODES "modes", 7 ACCEPTED "accepted" }
     /// The window changed (RFC 4254 §6.7).
@@ -443,7 +443,7 @@ vocabulary! {
     /// A login step towards the bastion: accepted or refused, for which name, by which key, from where.
     96 auth "auth" Meta { 1 NAME "name", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 ACCEPTED "accepted", 5 REASON "reason", 6 SOURCE "source" }
     /// Who the session belongs to.
-    97 identity "identity" Meta { 1 PERSON "person", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 SOURCE "source", 5 CLIENT "client" }
+    97 identity "identity" Meta { 1 PERSON "person", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 SOURCE "source", 5 CLIENT "client", 6 PORTAL "portal" }
     /// What the session may do and where it leads.
     98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until" }
     /// A decision of policy outside a running session.

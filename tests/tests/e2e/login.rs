@@ -198,10 +198,14 @@ fn forwards_are_refused_and_recorded() {
     assert_eq!(done.out(), "none\n", "{}", done.err());
 
     let sessions = closed_sessions(&lab.vault(), 3);
-    let all: Vec<String> =
-        sessions.iter().flat_map(|(_, transcript)| transcript.of("ssh.refused").map(ToString::to_string)).collect();
-    let all = all.join("\n");
-    assert!(all.contains("direct-tcpip"), "{all}");
+    let of = |kind: &'static str| {
+        let all = sessions.iter().flat_map(|(_, transcript)| transcript.of(kind).map(ToString::to_string));
+        all.collect::<Vec<String>>().join("\n")
+    };
+    let opened = of("ssh.open");
+    let refused = opened.lines().find(|line| line.contains("direct-tcpip")).unwrap();
+    assert!(refused.contains("\"accepted\":0") && refused.contains("nothing is forwarded"), "{refused}");
+    let all = of("ssh.refused");
     assert!(all.contains("agent"), "{all}");
     assert!(all.contains("tcpip-forward"), "{all}");
 }

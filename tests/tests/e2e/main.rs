@@ -6,8 +6,10 @@
 mod bad_input;
 mod daemon;
 mod full_disk;
+mod jump;
 mod login;
 mod play;
+mod portal;
 mod secrecy;
 mod session;
 mod stalled_disk;

@@ -90,14 +90,8 @@ impl Course {
         }
         let jump = Sshd::start(&base.dir.join("jump"), None, "")?;
         let host = |name: &str, server: &Sshd, jump: Option<&str>| -> Result<Host> {
-            Ok(Host {
-                name: name.to_owned(),
-                port: server.port,
-                user: server.user.clone(),
-                identity: server.identity(),
-                jump: jump.map(str::to_owned),
-                host_key: server.host_key()?,
-            })
+            let host = Host::local(name, server.port, &server.user, &server.identity(), &server.host_key()?);
+            Ok(Host { jump: jump.map(str::to_owned), ..host })
         };
         let hosts = [host("jump", &jump, None)?, host(Route::Jump.host(), &base.target, Some("jump"))?];
         let jump_client = Client::write(&base.dir.join("jump_client"), &hosts)?;

@@ -1,0 +1,80 @@
+//! What the bastion says to somebody who says nothing: who they are, where they may go, and the lines to paste.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use super::{Caller, Reply};
+use crate::policy::Reachable;
+use crate::server::Door;
+
+/// Greets.
+pub(super) fn greet(door: &Door, caller: &Caller<'_>, json: bool) -> Reply {
+    let policy = door.policy();
+    let identity = caller.session.identity();
+    let ways = policy.reachable(identity);
+    let authority = policy.config().host_ca.known_hosts_line(&pattern(&ways)).unwrap_or_default();
+    if json {
+        let targets: Vec<_> = ways.iter().map(|way| {
+            json!({ "target": way.target.name, "aliases": way.target.aliases, "roles": way.roles, "reasons": way.reasons })
+        }).collect();
+        let line = json!({
+            "node": policy.config().node,
+            "session": caller.session.recording().id().to_string(),
+            "person": identity.person(),
+            "fingerprint": identity.fingerprint(),
+            "source": identity.source().to_string(),
+            "targets": targets,
+            "cert_authority": authority,
+        });
+        return Reply::done(format!("{line}\n"));
+    }
+    let mut text = format!(
+        "This is the bastion {}. You are {}, by the key {}, from {}.\nThis session is {}; it is recorded.\n",
+        policy.config().node,
+        identity.person(),
+        identity.fingerprint(),
+        identity.source().ip(),
+        caller.session.recording().id(),
+    );
+    if ways.is_empty() {
+        text.push_str("\nThere is no target that you may reach now.\n");
+        return Reply::done(text);
+    }
+    text.push_str("\nYou may reach:\n");
+    for way in &ways {
+        let aliases = way.target.aliases.join(", ");
+        let aliases = if aliases.is_empty() { String::new() } else { format!(" ({aliases})") };
+        let _ = writeln!(text, "  {}{aliases} as {}", way.target.name, way.roles.join(", "));
+    }
+    text.push_str(&lines(caller.local, identity.person(), &ways));
+    let _ = writeln!(text, "\nOnce, for ~/.ssh/known_hosts:\n  {authority}");
+    Reply::done(text)
+}
+
+/// The targets as known_hosts takes them: all names that may be typed.
+fn pattern(ways: &[Reachable]) -> String {
+    let names = ways.iter().flat_map(|way| std::iter::once(&way.target.name).chain(&way.target.aliases));
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    // Names of targets have no character that means anything there.
+    if names.is_empty() { "*".to_owned() } else { names.join(",") }
+}
+
+/// How to get to the first target.
+fn lines(local: SocketAddr, person: &str, ways: &[Reachable]) -> String {
+    let Some((way, role)) = ways.iter().find_map(|way| Some((way, way.roles.first()?))) else { return String::new() };
+    let target = &way.target.name;
+    let (ip, port) = (local.ip().to_canonical(), local.port());
+    let (jump, options) = match (port, ip.is_ipv6()) {
+        (22, false) => (format!("{person}@{ip}"), String::new()),
+        (port, false) => (format!("{person}@{ip}:{port}"), format!("-p {port} ")),
+        (port, true) => (format!("{person}@[{ip}]:{port}"), format!("-p {port} ")),
+    };
+    let copy = options.replace("-p", "-P");
+    let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+    format!(
+        "\nTo get there:\n  ssh -J {jump} {role}@{target}\n  ssh {options}{person}+{target}+{role}@{ip}\n  \
+         scp {copy}FILE {person}+{target}+{role}@{host}:\n"
+    )
+}

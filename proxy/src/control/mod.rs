@@ -1,0 +1,142 @@
+//! The verbs that people type at the bastion itself: `ssh PERSON@BASTION VERB …`.
+//!
+//! Words in, a reply out. A person sees and does what their duties allow; what they typed and what they were answered is in
+//! the record of their portal session. Knows no SSH.
+
+mod greeting;
+mod live;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Duty;
+use crate::server::Door;
+use crate::session::Session;
+
+/// Who asks, and from where.
+pub(crate) struct Caller<'a> {
+    /// The portal session that the question came in.
+    pub(crate) session: &'a Arc<Session>,
+    /// The bastion's address as the client reached it.
+    pub(crate) local: SocketAddr,
+}
+
+/// What a verb answers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// Standard output.
+    pub(crate) out: String,
+    /// Standard error.
+    pub(crate) err: String,
+    /// 0 done, 1 refused, 2 usage.
+    pub(crate) status: u32,
+}
+
+impl Reply {
+    fn done(out: impl Into<String>) -> Self {
+        Self { out: out.into(), err: String::new(), status: 0 }
+    }
+
+    fn refused(why: impl AsRef<str>) -> Self {
+        Self { out: String::new(), err: format!("casemate: {}\n", why.as_ref()), status: 1 }
+    }
+
+    fn usage(why: impl AsRef<str>) -> Self {
+        Self { out: String::new(), err: format!("casemate: {}\n{USAGE}", why.as_ref()), status: 2 }
+    }
+}
+
+const USAGE: &str = "\
+usage: ssh PERSON@BASTION [VERB] [--json]
+  whoami        who you are, where you may go, and the lines to paste; also without a verb
+  sessions      the sessions that are live: your own, all of them for an auditor
+  kill ID       ends a session: your own, any for an auditor
+  slip ID       a line that proves later what the log said now
+  help          this
+";
+
+/// One verb with its argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verb {
+    Greet,
+    Help,
+    Sessions,
+    Kill(String),
+    Slip(String),
+}
+
+/// Reads what was typed; whether JSON is wanted comes with it.
+fn parse(words: &[u8]) -> Result<(Verb, bool), String> {
+    let text = std::str::from_utf8(words).map_err(|_| "the command is not UTF-8".to_owned())?;
+    let (options, words): (Vec<&str>, Vec<&str>) =
+        text.split_ascii_whitespace().partition(|word| word.starts_with('-'));
+    if let Some(unknown) = options.iter().find(|option| !["--json", "--help"].contains(option)) {
+        return Err(format!("unknown option {unknown:?}"));
+    }
+    let verb = match words.as_slice() {
+        _ if options.contains(&"--help") => Verb::Help,
+        [] | ["whoami"] => Verb::Greet,
+        ["help"] => Verb::Help,
+        ["sessions"] => Verb::Sessions,
+        ["kill", id] => Verb::Kill((*id).to_owned()),
+        ["slip", id] => Verb::Slip((*id).to_owned()),
+        [verb @ ("kill" | "slip"), ..] => return Err(format!("{verb} takes the ID of one session")),
+        [verb @ ("help" | "sessions" | "whoami"), ..] => return Err(format!("{verb} takes no argument")),
+        [verb, ..] => return Err(format!("unknown verb {verb:?}")),
+    };
+    Ok((verb, options.contains(&"--json")))
+}
+
+/// Does what was asked for.
+pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8]) -> Reply {
+    match parse(words) {
+        Ok((Verb::Greet, json)) => greeting::greet(door, caller, json),
+        Ok((Verb::Help, _)) => Reply::done(USAGE),
+        Ok((Verb::Sessions, json)) => live::sessions(door, caller, json),
+        Ok((Verb::Kill(id), _)) => live::kill(door, caller, &id),
+        Ok((Verb::Slip(id), _)) => live::slip(door, caller, &id).await,
+        Err(why) => Reply::usage(why),
+    }
+}
+
+/// Whether the caller has that duty by the rules in force now.
+fn has_duty(door: &Door, caller: &Caller<'_>, duty: Duty) -> bool {
+    let policy = door.policy();
+    let person = caller.session.identity().person();
+    policy.config().persons.iter().any(|known| known.name == person && known.duties.contains(&duty))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_are_read_with_their_options_anywhere() {
+        let cases: &[(&[u8], Verb, bool)] = &[
+            (b"", Verb::Greet, false),
+            (b" whoami --json ", Verb::Greet, true),
+            (b"sessions --json", Verb::Sessions, true),
+            (b"--json kill 0199", Verb::Kill("0199".to_owned()), true),
+            (b"slip 0199", Verb::Slip("0199".to_owned()), false),
+            (b"kill --help", Verb::Help, false),
+        ];
+        for (words, verb, json) in cases {
+            assert_eq!(parse(words), Ok((verb.clone(), *json)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_verb_says_so() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"fly", "unknown verb \"fly\""),
+            (b"kill", "kill takes the ID of one session"),
+            (b"kill a b", "kill takes the ID of one session"),
+            (b"sessions now", "sessions takes no argument"),
+            (b"--yaml", "unknown option \"--yaml\""),
+            (b"\xff", "the command is not UTF-8"),
+        ];
+        for (words, why) in cases {
+            assert_eq!(parse(words), Err((*why).to_owned()));
+        }
+    }
+}

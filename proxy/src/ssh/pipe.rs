@@ -1,0 +1,92 @@
+//! A channel of a client's connection as the carrier of another SSH connection: what `ssh -J` puts inside.
+//!
+//! The outer connection's callbacks push in what arrives and never wait; the inner connection takes it out. Bytes in
+//! between count as held by the outer connection, whose window narrows by them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use russh::{ChannelWriteHalf, server};
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
+
+use super::backlog::{Backlog, Held};
+use super::wire::Carrier;
+
+/// Where the outer connection puts what arrives on the channel. Dropped, it ends the inner connection's input.
+pub(super) struct Inlet {
+    /// Gone once the client said that it sends no more.
+    queue: Option<mpsc::UnboundedSender<(Bytes, Held)>>,
+    backlog: Arc<Backlog>,
+}
+
+impl Inlet {
+    /// Takes bytes in.
+    ///
+    /// # Errors
+    /// Nobody takes them any more, or the client sent far more than its window allowed: the channel is over.
+    pub(super) fn push(&self, data: &[u8]) -> Result<(), Overrun> {
+        let held = self.backlog.hold(data.len());
+        if self.backlog.exceeds_limit() {
+            return Err(Overrun);
+        }
+        let Some(queue) = &self.queue else { return Ok(()) };
+        queue.send((Bytes::copy_from_slice(data), held)).map_err(|_| Overrun)
+    }
+
+    /// Ends the input: what comes after an end of file is nothing.
+    pub(super) fn end(&mut self) {
+        self.queue = None;
+    }
+
+    /// Whether the inner connection is over.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.as_ref().is_some_and(mpsc::UnboundedSender::is_closed)
+    }
+}
+
+/// There is no more room, or nobody takes anything.
+#[derive(Debug)]
+pub(super) struct Overrun;
+
+/// The inner connection's end of the channel.
+pub(crate) struct Pipe {
+    inbox: mpsc::UnboundedReceiver<(Bytes, Held)>,
+    outbox: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl Pipe {
+    /// Makes both ends over a channel that was accepted. `uploads` counts what clients sent over all channels; `limit`
+    /// is how many bytes this one may hold.
+    pub(super) fn new(write: &ChannelWriteHalf<server::Msg>, uploads: &Arc<Backlog>, limit: usize) -> (Inlet, Self) {
+        let (queue, inbox) = mpsc::unbounded_channel();
+        let inlet = Inlet { queue: Some(queue), backlog: Backlog::within(uploads, limit) };
+        (inlet, Self { inbox, outbox: Box::pin(write.make_writer()) })
+    }
+}
+
+impl Carrier for Pipe {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut, _: usize) -> Poll<io::Result<usize>> {
+        // Nothing was left in the buffer, so it becomes what came: no copy where nobody else holds the bytes.
+        let Some((bytes, _held)) = ready!(self.inbox.poll_recv(cx)) else { return Poll::Ready(Ok(0)) };
+        *buffer = BytesMut::from(bytes);
+        Poll::Ready(Ok(buffer.len()))
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.outbox.as_mut().poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.as_mut().poll_shutdown(cx)
+    }
+}

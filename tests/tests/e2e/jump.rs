@@ -1,0 +1,268 @@
+//! `ssh -J`: the connection inside the connection ends at the bastion, and each is on record.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use casemate_tests::client::Route;
+use casemate_tests::keys;
+use casemate_tests::noise::Noise;
+use casemate_tests::process::{Done, nothing, run, wait_until};
+use casemate_tests::rig::{Lab, Options, PORTAL};
+use casemate_tests::sshd::free_port;
+
+use super::control_says;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn ssh(lab: &Lab, args: &[&str]) -> Done {
+    run(lab.client.program("ssh").args(args), nothing(), PATIENCE).unwrap()
+}
+
+/// Returns the live or closed transcripts of a kind, once that many are closed.
+fn settled(lab: &Lab, sessions: usize, portals: usize) {
+    for (kind, count) in [("session", sessions), ("portal", portals)] {
+        lab.vault().settle_kind(kind, count, Duration::from_secs(10)).unwrap();
+    }
+    assert_eq!(lab.vault().of_kind("session").unwrap().len(), sessions);
+    assert_eq!(lab.vault().of_kind("portal").unwrap().len(), portals);
+}
+
+#[test]
+fn a_jump_ends_inside_and_both_connections_are_on_record() {
+    let lab = Lab::start().unwrap();
+    let noise = Noise::new(3).chunk(3 << 20);
+    let done =
+        lab.exec_with(Route::Inside, &[], "cat; echo err >&2; exit 7", std::io::Cursor::new(noise.clone())).unwrap();
+    assert_eq!((done.stdout == noise, done.err().as_str(), done.code()), (true, "err\n", 7));
+    settled(&lab, 1, 1);
+
+    let vault = lab.vault();
+    let row = &vault.of_kind("session").unwrap()[0];
+    assert_eq!((row["person"].as_str(), row["target"].as_str()), (Some("alice"), Some("web1")));
+    assert_eq!(row["role"].as_str(), Some(lab.target.user.as_str()));
+    let session = vault.transcript(row["session"].as_str().unwrap()).unwrap();
+    assert_eq!(session.bytes("ssh.in"), noise);
+    assert_eq!(session.bytes("ssh.out"), noise);
+    let row = &vault.of_kind("portal").unwrap()[0];
+    assert!(row["target"].is_null() && row["protocol"] == "ssh" && row["person"] == "alice", "{row}");
+    let portal_id = row["session"].as_str().unwrap();
+    let identity = session.of("identity").next().unwrap();
+    assert_eq!((identity["portal"].as_str(), identity["person"].as_str()), (Some(portal_id), Some("alice")));
+    let portal = vault.transcript(portal_id).unwrap();
+    let open = portal.of("ssh.open").next().unwrap().to_string();
+    for word in ["direct-tcpip", "\"port\":22", "65535", "\"accepted\":1"] {
+        assert!(open.contains(word), "{word}: {open}");
+    }
+    let mention = portal.of("session").next().unwrap();
+    assert_eq!(mention["id"].as_str(), vault.of_kind("session").unwrap()[0]["session"].as_str());
+    assert!(portal.of("ssh.in").next().is_none(), "what is inside is recorded once, as what it means");
+    lab.bastion.stop();
+    assert_eq!(vault.verify(&[]).unwrap().exit, 4, "self-asserted, and otherwise clean");
+}
+
+/// Every way that people write it: options, environment, configuration, names, aliases and addresses.
+#[test]
+fn every_spelling_of_a_jump_leads_there() {
+    let lab = Lab::start().unwrap();
+    let user = &lab.target.user;
+    let (target, port) = (format!("{user}@web1"), lab.target.port.to_string());
+    let by_address = format!("{user}@127.0.0.1");
+    let proxy = format!("ProxyCommand=ssh -F {} -W %h:%p {PORTAL}", lab.client.config().display());
+    // What a person does at first: the host key is that of the bastion, whatever it stands for.
+    let identity = format!("IdentityFile={}", lab.identity().display());
+    let cases: [&[&str]; 6] = [
+        &["-J", PORTAL, &target],
+        &["-o", &format!("ProxyJump={PORTAL}"), &target],
+        &["-o", &proxy, &target],
+        // The target's own port is as good as SSH's, and its address as its name.
+        &["-J", PORTAL, "-p", &port, &target],
+        &["-J", PORTAL, "-p", &port, "-o", "StrictHostKeyChecking=yes", &by_address],
+        &["-J", PORTAL, "-o", "PreferredAuthentications=publickey", &target],
+    ];
+    for args in &cases {
+        let done = ssh(&lab, &[&["-o", &identity], *args, &["echo in; exit 5"]].concat());
+        assert_eq!((done.out().as_str(), done.code()), ("in\n", 5), "{args:?}: {}", done.err());
+    }
+    for name in ["scp", "sftp"] {
+        let (from, to) = (lab.dir.join("from"), lab.dir.join(format!("to-{name}")));
+        std::fs::write(&from, Noise::new(4).chunk(1 << 20)).unwrap();
+        let mut command = lab.client.program(name);
+        match name {
+            "scp" => command.arg(&from).arg(format!("{}:{}", Route::Inside.host(), to.display())),
+            _ => command.args(["-b", "-", Route::Inside.host()]),
+        };
+        let batch = format!("put {} {}\n", from.display(), to.display());
+        let done = run(&mut command, std::io::Cursor::new(batch), PATIENCE).unwrap();
+        assert_eq!(done.code(), 0, "{name}: {}", done.err());
+        assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap(), "{name}");
+    }
+    settled(&lab, 8, 8);
+}
+
+#[test]
+fn where_nothing_is_known_and_where_nobody_may_go_look_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host_key, login) = (keys::make(&dir.path().join("host"), "ed25519").unwrap(), dir.path().join("login"));
+    keys::make(&login, "ed25519").unwrap();
+    let more = format!(
+        r#"
+        [[target]]
+        name = "vault9"
+        address = "127.0.0.1:1"
+        kind = "ssh"
+        host_keys = ["{host_key}"]
+        [[target.role]]
+        login = "root"
+        key_file = "{}"
+        "#,
+        login.display()
+    );
+    let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
+    let target_port = lab.target.port.to_string();
+    let places = ["vault9:22", "nosuch:22", "web1:5432", "192.0.2.1:22"];
+    let answers: Vec<_> = places
+        .iter()
+        .map(|place| {
+            let done = ssh(&lab, &["-o", "LogLevel=INFO", "-W", place, PORTAL]);
+            assert_ne!(done.code(), 0, "{place}");
+            let said = done.err();
+            said.lines()
+                .filter(|line| !line.contains("recorded") && !line.contains("reviewed"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        })
+        .collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0] && answer.contains("prohibited")), "{answers:?}");
+    // Behind a login that names a target there is no way on.
+    let done = ssh(&lab, &["-W", &format!("127.0.0.1:{target_port}"), Route::Through.host()]);
+    assert_ne!(done.code(), 0);
+    // Another login at the target than the person's: they are told which are theirs.
+    let done = ssh(
+        &lab,
+        &["-J", PORTAL, "-o", &format!("IdentityFile={}", lab.identity().display()), "nobody@web1", "echo in"],
+    );
+    assert_eq!((done.out().as_str(), done.code()), ("", 255));
+    assert!(done.err().contains(&format!("alice may reach web1 as {}", lab.target.user)), "{}", done.err());
+    settled(&lab, 1, 5);
+    lab.bastion.stop();
+    let vault = lab.vault();
+    let reasons: Vec<String> = vault
+        .of_kind("portal")
+        .unwrap()
+        .iter()
+        .flat_map(|row| {
+            let transcript = vault.transcript(row["session"].as_str().unwrap()).unwrap();
+            transcript.of("ssh.open").map(ToString::to_string).collect::<Vec<_>>()
+        })
+        .collect();
+    for why in [
+        "no access line lets",
+        "\\\"nosuch:22\\\" is not configured",
+        "\\\"web1:5432\\\" is not configured",
+        "192.0.2.1:22",
+    ] {
+        assert!(
+            reasons.iter().any(|reason| reason.contains(why) && reason.contains("\"accepted\":0")),
+            "{why}: {reasons:#?}"
+        );
+    }
+    assert!(control_says(&vault, "auth", &["jump", "\"nobody\"", "\"accepted\":0"]));
+}
+
+/// Acceptance of the design: a forwarded port can be reached by others, the inside of a jump cannot.
+#[test]
+fn others_on_a_forwarded_port_must_prove_the_same_person() {
+    let dir = tempfile::tempdir().unwrap();
+    let bob = dir.path().join("bob");
+    let public = keys::make(&bob, "ed25519").unwrap();
+    let more = format!(
+        "[[person]]\nname = \"bob\"\nkeys = [\"{public}\"]\nduties = [\"admin\"]\n[[access]]\nperson = \"bob\"\n\
+         targets = [\"web1\"]\nroles = [\"{}\"]\n",
+        casemate_tests::sshd::current_user().unwrap()
+    );
+    let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
+    let (local, open) = (free_port().unwrap(), free_port().unwrap());
+    let forward = |port: u16| {
+        let mut ssh = lab.client.program("ssh");
+        ssh.args(["-N", "-g", "-o", "ExitOnForwardFailure=yes", "-L", &format!("0.0.0.0:{port}:web1:22"), PORTAL]);
+        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut forwards = [forward(local), forward(open)];
+    let listens = |port: u16| casemate_tests::client::greets(port);
+    wait_until(Duration::from_secs(20), || listens(local) && listens(open));
+    let stranger = dir.path().join("stranger");
+    keys::make(&stranger, "ed25519").unwrap();
+    let through = |address: &str, identity: &std::path::Path, port: u16| {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
+        ssh.args(["-o", &format!("UserKnownHostsFile={}", lab.client.known_hosts().display())]);
+        ssh.args(["-o", "HostKeyAlias=web1", "-o", "StrictHostKeyChecking=yes", "-p", &port.to_string()]);
+        ssh.arg("-i").arg(identity).args(["-l", &lab.target.user, address, "echo in"]);
+        run(&mut ssh, nothing(), PATIENCE).unwrap()
+    };
+    // The person themselves, from their own machine, with their own key.
+    let done = through("127.0.0.1", &lab.identity(), local);
+    assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
+    // Another user of that machine: without a key, and with one that leads to the target under their own name.
+    for other in [&stranger, &bob] {
+        let done = through("127.0.0.1", other, local);
+        assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", other.display());
+        assert!(done.err().contains("Permission denied (publickey)"), "{}", done.err());
+    }
+    // Another machine, even with the person's own key.
+    if let Some(address) = other_address() {
+        let done = through(&address, &lab.identity(), open);
+        assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", done.err());
+    }
+    for forward in &mut forwards {
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+    }
+    lab.bastion.stop();
+    let vault = lab.vault();
+    assert_eq!(vault.of_kind("session").unwrap().len(), 1);
+    let user = format!("\"name\":\"{}\"", lab.target.user);
+    assert!(control_says(&vault, "auth", &[&user, "1 keys offered", "\"accepted\":0"]), "who tried is on record");
+}
+
+/// An address of this machine that is not loopback: to the client, whoever comes from there is another machine. Its packets
+/// stay on this machine all the same. Without one there is nobody else to try with.
+fn other_address() -> Option<String> {
+    let done = run(Command::new("hostname").arg("-I"), nothing(), PATIENCE).ok()?;
+    done.out().split_whitespace().find(|address| !address.contains(':')).map(str::to_owned)
+}
+
+#[test]
+fn the_end_of_a_portal_ends_what_is_inside() {
+    let lab = Lab::start().unwrap();
+    let mut inside = lab
+        .client
+        .ssh(Route::Inside, &[])
+        .arg("echo ready; sleep 60")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    inside.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let live = || {
+        let done = ssh(&lab, &[PORTAL, "sessions", "--json"]);
+        let rows: Vec<serde_json::Value> = done.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        rows
+    };
+    let rows = live();
+    let portal = rows.iter().find(|row| row["kind"] == "portal").unwrap()["session"].as_str().unwrap().to_owned();
+    let done = ssh(&lab, &[PORTAL, "kill", &portal]);
+    assert_eq!(done.code(), 0, "{}", done.err());
+    let output = inside.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("this session was ended by alice"), "{output:?}");
+    assert!(wait_until(Duration::from_secs(10), || !live().iter().any(|row| row["kind"] == "session")));
+    lab.bastion.stop();
+    let vault = lab.vault();
+    let row = &vault.of_kind("session").unwrap()[0];
+    let session = vault.transcript(row["session"].as_str().unwrap()).unwrap();
+    assert!(session.of("ended").any(|event| event.to_string().contains("the portal session ended: ended by alice")));
+    assert_eq!(vault.verify(&[]).unwrap().exit, 4, "self-asserted, and otherwise clean");
+}
