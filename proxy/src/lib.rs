@@ -8,6 +8,7 @@ pub mod config;
 mod control;
 pub mod error;
 pub mod init;
+mod overdue;
 pub mod policy;
 pub mod recording;
 pub mod reload;

@@ -119,6 +119,10 @@ pub struct Limits {
     pub dial: Duration,
     /// How long a target may take to answer a channel request.
     pub reply: Duration,
+    /// How long a session may be quiet; without end when `None`.
+    pub idle: Option<Duration>,
+    /// How long a session may last; without end when `None`.
+    pub session: Option<Duration>,
     /// How long sessions may go on after SIGTERM.
     pub drain: Duration,
     /// Bytes that one channel may queue towards a slow client before the target is slowed.
@@ -146,6 +150,8 @@ impl Default for Limits {
             tcp_user_timeout: Duration::from_secs(60),
             dial: Duration::from_secs(20),
             reply: Duration::from_secs(20),
+            idle: None,
+            session: None,
             drain: Duration::from_secs(30),
             backlog: 4 * 1024 * 1024,
             backlog_max: 32 * 1024 * 1024,

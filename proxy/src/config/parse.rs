@@ -243,6 +243,9 @@ impl Parser<'_, '_> {
         duration("dial", &mut limits.dial, 600);
         duration("reply", &mut limits.reply, 600);
         duration("drain", &mut limits.drain, 24 * 3600);
+        let day = Duration::from_secs(24 * 3600);
+        limits.idle = table.duration("idle", second..=day).map(|idle| idle.value);
+        limits.session = table.duration("session", second..=day * 30).map(|session| session.value);
         number(&mut table, "attempts", &mut limits.attempts, 100);
         number(&mut table, "probes", &mut limits.probes, 1_000);
         number(&mut table, "preauth_per_source", &mut limits.preauth_per_source, 100_000);

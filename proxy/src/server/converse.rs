@@ -177,6 +177,7 @@ async fn attend(running: &mut RunningSession, session: &Session, kill: &Kill, cu
             End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
         }
         end = cut.wait() => end,
+        end = session.overdue() => end,
     };
     session.end(end.clone());
     session.tasks().close();

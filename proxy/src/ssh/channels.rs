@@ -306,6 +306,9 @@ impl Channels {
     /// Passes on standard input.
     pub(super) fn data(&mut self, id: ChannelId, data: &[u8]) {
         if let Some(Entry::Tunnel { inlet, .. }) = self.table.get(&id) {
+            if let Some(session) = self.session() {
+                session.touch();
+            }
             if inlet.push(data).is_err() {
                 self.table.remove(&id);
             }

@@ -146,14 +146,14 @@ async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
     let sent_close = CancellationToken::new();
     let upwards = async {
-        let outcome = pump_up(up, &leg.write, &leg.asks).await;
+        let outcome = pump_up(session, up, &leg.write, &leg.asks).await;
         sent_close.cancel();
         outcome
     };
     let downwards = client.pump_down(&mut leg.down, &leg.backlog);
     let leaving = linger(gone, &sent_close, backlog);
-    let stalls = client.tell_stalls();
-    tokio::pin!(upwards, downwards, leaving, stalls);
+    let (stalls, warnings) = (client.tell_stalls(), client.tell_warnings());
+    tokio::pin!(upwards, downwards, leaving, stalls, warnings);
     let mut pumping = true;
     loop {
         tokio::select! {
@@ -172,6 +172,7 @@ async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
             }
             () = &mut leaving => break Finish::ClientGone,
             never = &mut stalls => match never {},
+            frozen = &mut warnings => session.end(frozen_end(&frozen)),
         }
         if let Some(end) = session.ending() {
             break Finish::Ended(end);
@@ -199,6 +200,7 @@ async fn linger(gone: &CancellationToken, sent_close: &CancellationToken, backlo
 
 /// Forwards what the client said until it has no more to say.
 async fn pump_up(
+    session: &Session,
     queue: &mut mpsc::UnboundedReceiver<Up>,
     target: &ChannelWriteHalf<client::Msg>,
     asks: &Asks,
@@ -218,6 +220,7 @@ async fn pump_up(
                 let (bytes, _held, rest) =
                     gather(ticket, held, more, |(ticket, held)| Up::Data { ticket, held }).await?;
                 next = rest;
+                session.touch();
                 target.data_bytes(bytes).await
             }
             Some(Up::Eof { ticket }) => {
@@ -345,6 +348,7 @@ impl ClientSide<'_> {
                     let back = |(ticket, held)| Down::Data { stderr, ticket, held };
                     let (bytes, _held, rest) = gather(ticket, held, more, back).await?;
                     next = rest;
+                    self.session.touch();
                     if stderr {
                         self.deliver(self.write.extended_data_bytes(1, bytes)).await;
                     } else {
@@ -423,7 +427,7 @@ impl ClientSide<'_> {
     /// Shows the line that lets the person prove later what the log said now.
     async fn show_slip(&self) -> Result<(), Frozen> {
         match timeout(SLIP, self.session.recording().slip()).await {
-            Ok(slip) => self.show("slip", &slip?.to_string()).await,
+            Ok(slip) => self.show("slip", &slip?.to_string(), false).await,
             Err(_) => {
                 tracing::warn!(session = %self.session.recording().id(), "no slip in time");
                 Ok(())
@@ -450,11 +454,30 @@ impl ClientSide<'_> {
         }
     }
 
-    /// Records a line of the bastion's own and writes it to standard error.
-    async fn show(&self, what: &'static str, text: &str) -> Result<(), Frozen> {
+    /// Says beforehand that a limit will end the session, where a person sits: nothing else gets an added byte.
+    async fn tell_warnings(&self) -> Frozen {
+        let mut warnings = self.session.warnings();
+        loop {
+            if warnings.changed().await.is_err() {
+                // The sender is in the session, which outlives this borrow.
+                std::future::pending::<()>().await;
+            }
+            let text = warnings.borrow_and_update().clone();
+            if self.shape.interactive.load(Ordering::SeqCst)
+                && let Err(frozen) = self.show("warning", &format!("casemate: {text}"), true).await
+            {
+                return frozen;
+            }
+        }
+    }
+
+    /// Records a line of the bastion's own and writes it to standard error; a fresh one wherever the cursor is.
+    async fn show(&self, what: &'static str, text: &str, fresh: bool) -> Result<(), Frozen> {
         let event = Event::map(shown::TYPE, self.chan).with(shown::WHAT, what).with(shown::TEXT, text);
         let _receipt = self.session.record(Side::Target, event).receipt().await?;
-        self.deliver(self.write.extended_data_bytes(1, line(text, self.shape.pty.load(Ordering::SeqCst)))).await;
+        let pty = self.shape.pty.load(Ordering::SeqCst);
+        let start = if fresh { line("", pty) } else { String::new() };
+        self.deliver(self.write.extended_data_bytes(1, start + &line(text, pty))).await;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod daemon;
 mod full_disk;
 mod jump;
+mod limits;
 mod login;
 mod play;
 mod portal;

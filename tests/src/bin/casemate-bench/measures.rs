@@ -236,7 +236,7 @@ const MEMORY_MODES: [Mode; 2] = [Mode::Process, Mode::ProcessClear];
 /// Memory of an idle session.
 pub(crate) fn memory(plan: &Plan, _noise: &mut Noise) -> Result<()> {
     for way in plan.ways.iter().copied().filter(|way| *way != Way::Direct) {
-        if matches!(way, Way::Bastion(mode) if !MEMORY_MODES.contains(&mode)) {
+        if matches!(way, Way::Bastion(mode) | Way::Inside(mode) if !MEMORY_MODES.contains(&mode)) {
             continue;
         }
         let course = Course::start(&[way])?;
