@@ -25,7 +25,17 @@ const EVENT_BUFFER: usize = 64;
 /// Says what we are, not which version: that is for those who have logged in.
 const IDENT: &str = "SSH-2.0-Casemate";
 
+/// Towards clients: post-quantum first, and the one that every maintained client has.
 const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// Towards targets, which may be older than their admins' clients, and are known by their pinned keys.
+const TARGET_KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
     kex::CURVE25519_PRE_RFC_8731,
@@ -35,9 +45,7 @@ const KEX: &[kex::Name] = &[
     kex::DH_G18_SHA512,
     kex::DH_G14_SHA256,
     kex::EXTENSION_SUPPORT_AS_CLIENT,
-    kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
 /// Host keys, and on the client leg the signatures that a login may be made with. `sk-…` stand here for the latter: the
@@ -70,9 +78,9 @@ const CIPHERS: &[cipher::Name] =
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
 
-fn preferred(keys: Cow<'static, [Algorithm]>) -> Preferred {
+fn preferred(kex: &'static [kex::Name], keys: Cow<'static, [Algorithm]>) -> Preferred {
     Preferred {
-        kex: Cow::Borrowed(KEX),
+        kex: Cow::Borrowed(kex),
         key: keys,
         host_key_certificates: Cow::Borrowed(&[]),
         cipher: Cow::Borrowed(CIPHERS),
@@ -131,7 +139,7 @@ fn server_config(config: &Config) -> server::Config {
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         event_buffer_size: EVENT_BUFFER,
-        preferred: preferred(Cow::Borrowed(KEYS)),
+        preferred: preferred(KEX, Cow::Borrowed(KEYS)),
         // A second fence behind our own counters; the library also counts signatures that do not verify, unseen by us.
         max_auth_attempts: (limits.attempts.saturating_add(limits.probes)) as usize,
         inactivity_timeout: None,
@@ -163,7 +171,7 @@ pub(crate) fn target(limits: &Limits, pinned: &[PublicKey]) -> Arc<client::Confi
         client_id: SshId::Standard(Cow::Borrowed(IDENT)),
         window_size: WINDOW,
         maximum_packet_size: PACKET,
-        preferred: preferred(Cow::Owned(target_keys(pinned))),
+        preferred: preferred(TARGET_KEX, Cow::Owned(target_keys(pinned))),
         inactivity_timeout: None,
         keepalive_interval: Some(limits.keepalive),
         // Held reads hold the answers back too.
@@ -195,8 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn clients_exchange_keys_post_quantum_first_and_by_curve25519_else() {
+        let names: Vec<&str> = KEX.iter().map(AsRef::as_ref).collect();
+        assert_eq!(names.first(), Some(&"mlkem768x25519-sha256"));
+        let rest = names.iter().skip(1).filter(|name| !name.starts_with("curve25519-sha256"));
+        assert_eq!(rest.collect::<Vec<_>>(), [&"ext-info-s", &"kex-strict-s-v00@openssh.com"]);
+    }
+
+    #[test]
     fn only_what_is_authenticated_and_uncompressed_is_offered() {
-        for list in [preferred(Cow::Borrowed(KEYS)), preferred(Cow::Borrowed(TARGET_KEYS))] {
+        for list in [preferred(KEX, Cow::Borrowed(KEYS)), preferred(TARGET_KEX, Cow::Borrowed(TARGET_KEYS))] {
             assert_eq!(list.compression.as_ref(), [compression::NONE]);
             assert!(list.cipher.iter().all(|name| !name.as_ref().contains("cbc") && name.as_ref() != "none"));
             assert!(list.mac.iter().all(|name| name.as_ref().ends_with("-etm@openssh.com")));
