@@ -10,6 +10,7 @@ pub mod error;
 pub mod init;
 mod overdue;
 pub mod policy;
+pub mod recent;
 pub mod recording;
 pub mod reload;
 pub mod server;

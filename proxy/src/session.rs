@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Limits;
 use crate::overdue::{Overdue, Step};
 use crate::policy::{Grant, Identity, Policy};
+use crate::recent::Recent;
 
 /// How long sealing may take before the next start has to do it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,6 +95,8 @@ pub struct Session {
     began: Instant,
     /// The age at which something was forwarded last, in milliseconds.
     active: AtomicU64,
+    /// What it showed last, for those who watch.
+    recent: Recent,
     /// What people are to be told before the session ends by a limit.
     warning: watch::Sender<String>,
     recording: Recording,
@@ -127,6 +130,7 @@ impl Session {
             purpose,
             began: Instant::now(),
             active: AtomicU64::new(0),
+            recent: Recent::default(),
             warning: watch::Sender::default(),
             limits: policy.config().limits.clone(),
             recording,
@@ -160,6 +164,11 @@ impl Session {
     /// How long it has been going on.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// What it showed last, for those who watch.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Notes that something was forwarded.

@@ -11,8 +11,8 @@ use casemate_recorder::transcript::event::{
 use crate::ReplayError;
 use crate::json::{Object, hex};
 use crate::reader::Transcript;
-use crate::safe::visible;
 use crate::time::offset;
+use casemate_screen::safe::visible;
 
 /// What belongs to the mechanics of a channel and says nothing about what was done.
 const LEFT_OUT: [EventType; 7] =

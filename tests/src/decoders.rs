@@ -15,8 +15,8 @@ use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event;
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::wrap::{Identity, unwrap};
-use casemate_replay::play::paint::{Painter, first_forbidden};
-use casemate_replay::play::screen::{Screen, Stream, drawable};
+use casemate_screen::paint::{Painter, first_forbidden};
+use casemate_screen::screen::{Screen, Stream, drawable};
 
 /// A check of any bytes; it panics where they do what they must not.
 pub type Check = fn(&[u8]);

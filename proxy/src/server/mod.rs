@@ -133,6 +133,11 @@ impl Door {
         }
     }
 
+    /// Writes to the control transcript.
+    pub(crate) fn note(&self, event: Event) {
+        drop(self.run().recorder().control().record(Side::Client, event));
+    }
+
     /// Returns the sessions that are live, oldest first.
     pub(crate) fn live_sessions(&self) -> Vec<Arc<Session>> {
         lock(&self.0.live).values().filter_map(Weak::upgrade).collect()
@@ -155,7 +160,7 @@ impl Door {
                 let event = Event::map(refused::TYPE, 0)
                     .with(refused::WHAT, format!("{skipped} logins").into_bytes().as_slice())
                     .with(refused::REASON, "a flood of refused logins: these were counted and not recorded one by one");
-                drop(self.run().recorder().control().record(Side::Client, event));
+                self.note(event);
             }
         }
         let mut event = Event::map(auth::TYPE, 0)
@@ -175,7 +180,7 @@ impl Door {
                 event = event.with(auth::REASON, why);
             }
         }
-        drop(self.run().recorder().control().record(Side::Client, event));
+        self.note(event);
     }
 }
 

@@ -264,7 +264,9 @@ impl Channels {
         let name = request.name();
         let fits = request.text_len() <= TEXT_LEN_MAX;
         let verdict = if fits { live.flow.ask(ask) } else { Err(Refusal::TooLong) };
-        let ticket = session.record(Side::Client, event(verdict.is_ok()));
+        let event = event(verdict.is_ok());
+        session.recent().push(event.clone());
+        let ticket = session.record(Side::Client, event);
         if let Err(refusal) = verdict {
             drop(ticket);
             note_refused(session, id.number(), name, &refusal.to_string());
@@ -298,6 +300,7 @@ impl Channels {
     /// Passes on a request that has no answer.
     pub(super) fn tell(&mut self, id: ChannelId, request: Told, event: Event) {
         if let Some((session, live)) = self.live(id) {
+            session.recent().push(event.clone());
             let ticket = session.record(Side::Client, event);
             let _ = live.up.send(Up::Tell { request, ticket });
         }

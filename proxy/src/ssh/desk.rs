@@ -18,8 +18,9 @@ use super::client::Answer;
 use super::farewell::{Finish, conclude};
 use super::jump::{Direct, Jump};
 use super::relay::{Outer, frozen_end};
-use super::said::{Request, Up};
-use crate::control::{self, Caller, Reply};
+use super::said::{Request, Told, Up};
+use super::watch;
+use crate::control::{self, Caller, Outcome, Reply};
 use crate::server::Door;
 use crate::session::{End, PanicEnds, Session};
 
@@ -69,6 +70,7 @@ pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHand
 
 /// Waits for the program, runs it and ends the channel.
 async fn serve(outer: &mut Outer, desk: &Desk) -> Result<(), Frozen> {
+    let mut size = None;
     let words = loop {
         match outer.up.recv().await {
             Some(Up::Ask { request, ticket, answer }) => {
@@ -81,7 +83,8 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<(), Frozen> {
                 match request {
                     Request::Shell => break Vec::new(),
                     Request::Exec(words) => break words,
-                    Request::Pty { .. } | Request::Env { .. } | Request::Sftp => {}
+                    Request::Pty { size: asked, .. } => size = Some(asked),
+                    Request::Env { .. } | Request::Sftp => {}
                 }
             }
             Some(Up::Close { ticket }) => {
@@ -89,14 +92,24 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<(), Frozen> {
                 return Ok(());
             }
             // Nobody reads what is typed here. It is in the record.
+            Some(Up::Tell { request: Told::Resize(now), .. }) => size = size.map(|_| now),
             Some(Up::Data { .. } | Up::Eof { .. } | Up::Tell { .. }) => {}
             None => return Ok(()),
         }
     };
     let caller = Caller { session: &outer.session, local: desk.local };
-    let Reply { out, err, status } = control::run(&desk.door, &caller, &words).await;
-    say(outer, &out, false).await?;
-    say(outer, &err, true).await?;
+    let reply = match (control::run(&desk.door, &caller, &words).await, size) {
+        (Outcome::Reply(reply), _) => reply,
+        (Outcome::Watch(session), Some(size)) => return watch::run(outer, &session, size).await,
+        (Outcome::Watch(_), None) => Reply::refused("watch draws into a terminal: write ssh -t"),
+    };
+    say(outer, lines(outer, &reply.out), false).await?;
+    say(outer, lines(outer, &reply.err), true).await?;
+    leave(outer, reply.status).await
+}
+
+/// Ends the channel with a status.
+pub(super) async fn leave(outer: &Outer, status: u32) -> Result<(), Frozen> {
     let event = Event::map(exit::TYPE, outer.chan).with(exit::STATUS, status);
     drop(outer.session.record(Side::Target, event).receipt().await?);
     let _ = outer.write.exit_status(status).await;
@@ -105,11 +118,15 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<(), Frozen> {
     Ok(())
 }
 
-/// Records what the bastion says, and says it.
-async fn say(outer: &Outer, text: &str, stderr: bool) -> Result<(), Frozen> {
-    // A terminal in raw mode needs the carriage return.
+/// A terminal in raw mode needs the carriage return.
+fn lines(outer: &Outer, text: &str) -> String {
     let pty = outer.shape.pty.load(Ordering::SeqCst);
-    let bytes = Bytes::from(if pty { text.replace('\n', "\r\n") } else { text.to_owned() });
+    if pty { text.replace('\n', "\r\n") } else { text.to_owned() }
+}
+
+/// Records what the bastion says, and says it.
+pub(super) async fn say(outer: &Outer, text: String, stderr: bool) -> Result<(), Frozen> {
+    let bytes = Bytes::from(text);
     let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
     for at in (0..bytes.len()).step_by(STREAM_LEN_MAX) {
         let piece = bytes.slice(at..bytes.len().min(at + STREAM_LEN_MAX));

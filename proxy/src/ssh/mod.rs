@@ -19,6 +19,7 @@ mod relay;
 mod said;
 pub(crate) mod server;
 pub(crate) mod settings;
+mod watch;
 pub(crate) mod wire;
 
 pub(crate) use backlog::Backlog;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use casemate_recorder::transcript::event::{Event, Side, dialled, shown, unreachable};
+use casemate_recorder::transcript::event::{Event, Side, dialled, shown, ssh_err, ssh_out, unreachable};
 use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{Frozen, Ticket};
 use russh::server::{self, ChannelOpenHandle};
@@ -349,6 +349,8 @@ impl ClientSide<'_> {
                     let (bytes, _held, rest) = gather(ticket, held, more, back).await?;
                     next = rest;
                     self.session.touch();
+                    let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
+                    self.session.recent().push(Event::stream(kind, self.chan, bytes.clone()));
                     if stderr {
                         self.deliver(self.write.extended_data_bytes(1, bytes)).await;
                     } else {

@@ -145,3 +145,57 @@ fn an_auditor_sees_and_ends_everybodys_sessions_and_an_admin_their_own() {
     });
     assert!(killed, "who ended it is on record where they did it");
 }
+
+#[test]
+fn an_auditor_watches_a_session_and_no_byte_of_it_reaches_their_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let public = keys::make(&dir.path().join("erin"), "ed25519").unwrap();
+    let more = format!("[[person]]\nname = \"erin\"\nkeys = [\"{public}\"]\nduties = [\"auditor\"]\n");
+    let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
+    let identity = format!("IdentityFile={}", dir.path().join("erin").display());
+    let erin = ["-o", identity.as_str(), "-l", "erin"];
+    let mut work = Terminal::start(&lab.client.ssh(Route::Inside, &["-tt"]), 80, 24).unwrap();
+    work.type_in(b"PS1='# '; printf 'before-%s\\n' $((40+2))\r").unwrap();
+    work.expect("before-42", PATIENCE).unwrap();
+
+    let done = ask(&lab, &erin, "sessions --json");
+    let rows: Vec<serde_json::Value> = done.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let id = rows.iter().find(|row| row["kind"] == "session").unwrap()["session"].as_str().unwrap().to_owned();
+    let done = ask(&lab, &erin, &format!("watch {id}"));
+    assert_eq!((done.code(), done.err().contains("ssh -t")), (1, true), "{}", done.err());
+
+    let mut ssh = lab.client.ssh_to(PORTAL, &[&erin[..], &["-tt"]].concat());
+    let mut watch = Terminal::start(ssh.arg(format!("watch {id}")), 100, 30).unwrap();
+    // What was shown before they came, and what is shown while they look.
+    watch.expect("before-42", PATIENCE).unwrap();
+    // A title, a question, a write to the clipboard, and a colour.
+    let hostile = r"printf '\033]0;stolen\007\033[6n\033]52;c;c3RvbGVu\007\033[31mred-%s\033[0m\n' $((50+5))";
+    work.type_in(format!("{hostile}\r").as_bytes()).unwrap();
+    watch.expect("red-55", PATIENCE).unwrap();
+    watch.expect("alice", PATIENCE).unwrap();
+    // Keys change nothing over there.
+    watch.type_in(b"exit\r").unwrap();
+    work.type_in(b"printf 'still-%s\\n' $((60+6))\r").unwrap();
+    watch.expect("still-66", PATIENCE).unwrap();
+    watch.resize(60, 20).unwrap();
+    work.type_in(b"printf 'later-%s\\n' $((70+7)); sleep 0.3; exit 3\r").unwrap();
+    watch.expect("later-77", PATIENCE).unwrap();
+    watch.expect("ended:", PATIENCE).unwrap();
+    assert_eq!(watch.wait(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(work.wait(PATIENCE).unwrap().code(), Some(3));
+    let painted = String::from_utf8(watch.screen()).unwrap();
+    // The client's own last line is not the bastion's.
+    let painted = painted.split("Connection to").next().unwrap();
+    assert_eq!(casemate_screen::paint::first_forbidden(painted), None);
+
+    lab.bastion.stop();
+    let vault = lab.vault();
+    let portals = vault.of_kind("portal").unwrap();
+    let seen = portals.iter().any(|row| {
+        let portal = vault.transcript(row["session"].as_str().unwrap()).unwrap();
+        let watched = portal.of("session").any(|event| event["what"] == "watched" && event["id"] == id.as_str());
+        row["person"] == "erin" && watched && String::from_utf8_lossy(&portal.bytes("ssh.out")).contains("red-55")
+    });
+    assert!(seen, "who looked, at what, and what they saw is on record");
+    assert!(super::control_says(&vault, "session", &["watched", "by erin", &id]));
+}
