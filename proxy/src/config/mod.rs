@@ -99,7 +99,7 @@ pub struct Limits {
     pub probes: u32,
     /// Connections of one source address (IPv4 /32, IPv6 /64) that have not logged in yet.
     pub preauth_per_source: usize,
-    /// Connections of all sources that have not logged in yet.
+    /// Connections of all sources that have not logged in yet; one more pushes the oldest out.
     pub preauth_global: usize,
     /// Live sessions of the node.
     pub sessions: usize,
@@ -140,7 +140,7 @@ impl Default for Limits {
             attempts: 6,
             probes: 20,
             preauth_per_source: 10,
-            preauth_global: 1_000,
+            preauth_global: 10_000,
             sessions: 200,
             sessions_per_person: 5,
             channels: 10,

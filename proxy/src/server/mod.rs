@@ -20,11 +20,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::guard::{Caps, Counter, Permit, Throttle};
+use self::guard::{Caps, Counter, Lobby, Permit, Throttle};
 use crate::policy::{Identity, Live as LivePolicy, Policy};
 use crate::recording::{self, Hold, Run};
 use crate::session::{Introduction, Purpose, Session};
 use crate::ssh::settings;
+use crate::ssh::wire::Kill;
 
 /// How long the accept loop rests when the system has no descriptor to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -45,7 +46,7 @@ struct Inner {
     live: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     sessions: Counter<String>,
     portals: Counter<String>,
-    preauth: Counter<guard::Source>,
+    lobby: Lobby<guard::Source, (SocketAddr, Kill)>,
     refusals: Mutex<Throttle>,
 }
 
@@ -85,7 +86,7 @@ impl Door {
             live: Mutex::default(),
             sessions: Counter::default(),
             portals: Counter::default(),
-            preauth: Counter::default(),
+            lobby: Lobby::default(),
             refusals: Mutex::new(refusals),
         }))
     }
@@ -215,11 +216,17 @@ async fn accept(listener: &TcpListener, door: &Door, serving: &TaskTracker, cut:
                 let policy = door.policy();
                 let limits = &policy.config().limits;
                 let caps = Caps { each: limits.preauth_per_source, all: limits.preauth_global };
-                let Some(permit) = door.0.preauth.take(guard::Source::of(source.ip()), caps) else {
+                let kill = Kill::default();
+                let entered = door.0.lobby.enter(guard::Source::of(source.ip()), (source, kill.clone()), caps);
+                let Some((place, out)) = entered else {
                     door.note_login(source, None, "none", None, Err("too many connections that have not logged in"));
                     continue;
                 };
-                serving.spawn(converse::street(stream, source, door.clone(), permit, cut.clone()));
+                if let Some((_, (source, kill))) = out {
+                    door.note_login(source, None, "none", None, Err("made room for newer connections"));
+                    kill.kill();
+                }
+                serving.spawn(converse::street(stream, source, door.clone(), place, kill, cut.clone()));
             }
             Err(error) => {
                 // Out of descriptors, mostly: those who are in must be able to go.
