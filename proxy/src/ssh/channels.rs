@@ -340,6 +340,7 @@ impl Channels {
         if let Some((session, live)) = self.live(id)
             && live.flow.eof()
         {
+            live.shape.client_eof.store(true, Ordering::SeqCst);
             let ticket = session.record(Side::Client, Event::map(eof::TYPE, id.number()).with(eof::SIDE, 0u32));
             let _ = live.up.send(Up::Eof { ticket });
         }

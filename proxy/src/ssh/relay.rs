@@ -5,6 +5,7 @@
 //! `flow` before anything comes here.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use casemate_recorder::{Frozen, Ticket};
 use russh::server::{self, ChannelOpenHandle};
 use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig, client};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Held};
@@ -44,6 +45,10 @@ const STALLED: Duration = Duration::from_secs(10);
 const STALLED_DISK: &str =
     "casemate: the disk that records this session does not answer: nothing is lost, but everything waits for it";
 
+/// How long the target's end of output waits for the exit status while the client may still send. As a process ends both
+/// come within a turn of the target's loop; a process that closes its output and goes on is waited for no longer.
+const EXIT_FOLLOWS: Duration = Duration::from_millis(250);
+
 /// How long the slip may take; a shell does not hang for it.
 const SLIP: Duration = Duration::from_secs(5);
 
@@ -52,6 +57,8 @@ const SLIP: Duration = Duration::from_secs(5);
 pub(super) struct Shape {
     pub(super) pty: AtomicBool,
     pub(super) interactive: AtomicBool,
+    /// The client sends no more.
+    pub(super) client_eof: AtomicBool,
 }
 
 /// The client's side of a channel.
@@ -318,15 +325,21 @@ enum Exit {
 impl ClientSide<'_> {
     /// Forwards what the target said until it has closed the channel or is gone.
     async fn pump_down(&self, queue: &mut mpsc::UnboundedReceiver<Down>, backlog: &Backlog) -> Result<Finish, Frozen> {
-        let (mut next, mut exited, mut exit, mut eof) = (None, false, None, false);
+        let (mut next, mut exited, mut exit, mut held_eof) = (None, false, None, None);
         loop {
             let item = match next.take() {
-                Some(item) => item,
-                None => match queue.recv().await {
-                    Some(item) => item,
-                    None => return Ok(Finish::Lost { exited }),
+                Some(item) => Some(item),
+                None => tokio::select! {
+                    biased;
+                    item = queue.recv() => item,
+                    () = self.eof_is_due(held_eof) => {
+                        held_eof = None;
+                        self.deliver(self.write.eof()).await;
+                        continue;
+                    }
                 },
             };
+            let Some(item) = item else { return Ok(Finish::Lost { exited }) };
             if self.gone.is_cancelled() {
                 // Nobody listens, but the target must be read until it has noticed.
                 backlog.release();
@@ -368,6 +381,7 @@ impl ClientSide<'_> {
                     exit = Some(Exit::Status(status));
                     if !interactive {
                         self.tell_exit(exit.take()).await;
+                        self.tell_eof(held_eof.take()).await;
                     }
                 }
                 Down::ExitSignal { signal, core_dumped, message, language, ticket } => {
@@ -376,6 +390,7 @@ impl ClientSide<'_> {
                     exit = Some(Exit::Signal { signal, core_dumped, message, language });
                     if !interactive {
                         self.tell_exit(exit.take()).await;
+                        self.tell_eof(held_eof.take()).await;
                     }
                 }
                 Down::XonXoff { client_can_do, ticket } => {
@@ -384,9 +399,9 @@ impl ClientSide<'_> {
                 }
                 Down::Eof { ticket } => {
                     let _receipt = ticket.receipt().await?;
-                    eof = true;
-                    if !interactive {
-                        self.deliver(self.write.eof()).await;
+                    held_eof = Some(Instant::now());
+                    if exited && !interactive {
+                        self.tell_eof(held_eof.take()).await;
                     }
                 }
                 Down::Close { ticket } => {
@@ -394,10 +409,8 @@ impl ClientSide<'_> {
                     if interactive {
                         self.show_slip().await?;
                         self.tell_exit(exit.take()).await;
-                        if eof {
-                            self.deliver(self.write.eof()).await;
-                        }
                     }
+                    self.tell_eof(held_eof.take()).await;
                     self.deliver(self.write.close()).await;
                     return Ok(Finish::Closed);
                 }
@@ -412,6 +425,28 @@ impl ClientSide<'_> {
             // An error means that the connection is over, and `gone` with it.
             _ = write => {}
             () = self.gone.cancelled() => {}
+        }
+    }
+
+    /// Ready when an end of output that is held back has to go on although the exit status has not come.
+    ///
+    /// A client that has sent its own end may close the channel as soon as it knows of ours (OpenSSH's does for the
+    /// channels of a ControlMaster). The library answers a close by itself and forgets the channel, so an exit status
+    /// that is still on its way would be lost: such a client is told after it. One that may still send is told soon, since
+    /// the process may be waiting for what it sends.
+    async fn eof_is_due(&self, held: Option<Instant>) {
+        let interactive = self.shape.interactive.load(Ordering::SeqCst);
+        let Some(since) = held.filter(|_| !interactive) else { return pending().await };
+        sleep_until(since + EXIT_FOLLOWS).await;
+        if self.shape.client_eof.load(Ordering::SeqCst) {
+            pending::<()>().await;
+        }
+    }
+
+    /// Tells the end of output, if it was held back.
+    async fn tell_eof(&self, held: Option<Instant>) {
+        if held.is_some() {
+            self.deliver(self.write.eof()).await;
         }
     }
 

@@ -72,7 +72,7 @@ const TARGET_KEYS: &[Algorithm] = &[
 ];
 
 /// GCM first: the hardware does it. The client's order decides on its leg, so ChaCha20 stays for those who put it first.
-/// Counter mode, always with an encrypt-then-MAC, is for clients that know nothing newer: Debian 12's paramiko, libssh2.
+/// Counter mode, always with an encrypt-then-MAC, is for clients that know nothing newer, such as Debian 12's paramiko.
 const CIPHERS: &[cipher::Name] =
     &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_128_CTR];
 
