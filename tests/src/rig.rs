@@ -36,6 +36,8 @@ pub struct Options {
     pub sshd: String,
     /// Entries for `[limits]`, over those that the rig sets.
     pub limits: Table,
+    /// Whether clients may use MACs without encrypt-then-MAC.
+    pub plain_macs: bool,
     /// More persons, targets and access lines, in the words of the configuration file.
     pub more: String,
     /// Where state and vault lie; beside the bastion's configuration when `None`.
@@ -257,7 +259,8 @@ impl Memory {
 
 /// Turns the configuration that `init` wrote into the rig's.
 fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, options: &Options) -> Result<Table> {
-    config.insert("listen".to_owned(), table([("ssh", list([&format!("127.0.0.1:{port}")]))]));
+    let listen = [("ssh", list([&format!("127.0.0.1:{port}")])), ("plain_macs", Value::from(options.plain_macs))];
+    config.insert("listen".to_owned(), table(listen));
     if let Some(durability) = &options.durability {
         config.insert("durability".to_owned(), Value::from(durability.as_str()));
     }

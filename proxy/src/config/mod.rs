@@ -77,6 +77,8 @@ pub struct VaultConfig {
 pub struct Listen {
     /// The SSH front door, never empty.
     pub ssh: Vec<SocketAddr>,
+    /// Whether clients may use MACs without encrypt-then-MAC.
+    pub plain_macs: bool,
 }
 
 /// A private key and the file it came from. Has no `Debug`, so that no log line can show it.

@@ -179,8 +179,9 @@ impl Parser<'_, '_> {
                 }
             }
         }
+        let plain_macs = table.boolean("plain_macs").is_some_and(|allowed| allowed.value);
         table.finish();
-        (!ssh.is_empty()).then_some(Listen { ssh })
+        (!ssh.is_empty()).then_some(Listen { ssh, plain_macs })
     }
 
     fn host_keys(&self, root: &mut Fields<'_, '_>) -> Vec<Located<KeyFile>> {

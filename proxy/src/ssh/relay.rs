@@ -497,7 +497,7 @@ impl ClientSide<'_> {
         loop {
             if warnings.changed().await.is_err() {
                 // The sender is in the session, which outlives this borrow.
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             }
             let text = warnings.borrow_and_update().clone();
             if self.shape.interactive.load(Ordering::SeqCst)

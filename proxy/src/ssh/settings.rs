@@ -72,11 +72,15 @@ const TARGET_KEYS: &[Algorithm] = &[
 ];
 
 /// GCM first: the hardware does it. The client's order decides on its leg, so ChaCha20 stays for those who put it first.
-/// Counter mode, always with an encrypt-then-MAC, is for clients that know nothing newer, such as Debian 12's paramiko.
+/// Counter mode, with an encrypt-then-MAC unless the configuration says otherwise, is for clients that know nothing newer, such as Debian 12's paramiko.
 const CIPHERS: &[cipher::Name] =
     &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_128_CTR];
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+
+/// What clients may use besides, last of all, where the configuration says so: libssh2 before 1.11 knows no
+/// encrypt-then-MAC. With counter mode, encrypt-and-MAC by SHA-2 has no known attack, and OpenSSH offers it by default.
+const PLAIN_MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
 
 fn preferred(kex: &'static [kex::Name], keys: Cow<'static, [Algorithm]>) -> Preferred {
     Preferred {
@@ -139,7 +143,10 @@ fn server_config(config: &Config) -> server::Config {
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         event_buffer_size: EVENT_BUFFER,
-        preferred: preferred(KEX, Cow::Borrowed(KEYS)),
+        preferred: Preferred {
+            mac: Cow::Borrowed(if config.listen.plain_macs { PLAIN_MACS } else { MACS }),
+            ..preferred(KEX, Cow::Borrowed(KEYS))
+        },
         // A second fence behind our own counters; the library also counts signatures that do not verify, unseen by us.
         max_auth_attempts: (limits.attempts.saturating_add(limits.probes)) as usize,
         inactivity_timeout: None,
@@ -220,5 +227,7 @@ mod tests {
                 list.kex.iter().all(|name| !name.as_ref().contains("sha1") && !name.as_ref().contains("exchange-"))
             );
         }
+        assert!(PLAIN_MACS.starts_with(MACS));
+        assert!(PLAIN_MACS.iter().all(|name| name.as_ref().starts_with("hmac-sha2-")));
     }
 }
