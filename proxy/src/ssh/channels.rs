@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backlog::Backlog;
 use super::client::Answer;
+use super::files::Files;
 use super::farewell::{DOOM, FAILED, last_words, line};
 use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX};
 use super::relay::{self, Outer, Shape};
@@ -50,6 +51,7 @@ struct Live {
     backlog: Arc<Backlog>,
     overrun: CancellationToken,
     shape: Arc<Shape>,
+    files: Arc<Files>,
     /// Tells the relay when this entry goes, whatever the reason.
     _gone: DropGuard,
 }
@@ -127,6 +129,7 @@ impl Channels {
                 let (up, queue) = mpsc::unbounded_channel();
                 let backlog = Backlog::within(&self.uploads, session.limits().backlog_max);
                 let (overrun, shape) = (CancellationToken::new(), Arc::new(Shape::default()));
+                let files = Arc::new(Files::new(id.number(), session.grant().content()));
                 let outer = Outer {
                     session: Arc::clone(session),
                     chan: id.number(),
@@ -138,10 +141,11 @@ impl Channels {
                     gone: gone.clone(),
                     overrun: overrun.clone(),
                     shape: Arc::clone(&shape),
+                    files: Arc::clone(&files),
                 };
                 session.tasks().spawn(relay::run(outer, open, opened));
                 let flow = ChannelFlow::default();
-                Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, _gone: gone.drop_guard() }))
+                Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, files, _gone: gone.drop_guard() }))
             }
             Leads::Away(text) => {
                 // Without a terminal a carriage return would show; with one its absence merely looks odd.
@@ -205,6 +209,9 @@ impl Channels {
         }
         // Before the request goes: its program may end before the answer is seen here.
         live.note_shape();
+        if request.starts_program() {
+            live.files.listen(session.recording(), request.tap(id.number(), live.flow.has_pty()));
+        }
         let (answer, answered) = oneshot::channel();
         let _ = live.up.send(Up::Ask { request, ticket, answer });
         let answered = tokio::select! {
@@ -223,6 +230,7 @@ impl Channels {
         };
         if !success {
             live.flow.refused_by_target(ask);
+            live.files.stop();
             live.note_shape();
         }
         success
@@ -245,7 +253,7 @@ impl Channels {
         for piece in data.chunks(STREAM_LEN_MAX) {
             let held = live.backlog.hold(piece.len());
             let piece = Bytes::copy_from_slice(piece);
-            let ticket = session.record(Side::Client, Event::stream(ssh_in::TYPE, id.number(), piece));
+            let ticket = live.files.record(session.recording(), Side::Client, ssh_in::TYPE, piece);
             let _ = live.up.send(Up::Data { ticket, held });
         }
         if live.backlog.exceeds_limit() {

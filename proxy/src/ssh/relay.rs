@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Held};
 use super::client::{Asks, Down, Leg, connect};
+use super::files::Files;
 use super::farewell::{Finish, conclude, doom, line};
 use super::said::{Size, Told, Up};
 use crate::session::{End, PanicEnds, Session};
@@ -68,6 +69,7 @@ pub(super) struct Outer {
     /// Cancelled when the client sent more than can be queued.
     pub(super) overrun: CancellationToken,
     pub(super) shape: Arc<Shape>,
+    pub(super) files: Arc<Files>,
 }
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
@@ -78,7 +80,7 @@ pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticke
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
         () = outer.gone.cancelled() => return,
-        leg = reach(&session, outer.chan, opened) => leg,
+        leg = reach(&session, &outer, opened) => leg,
     };
     open.accept().await;
     match leg {
@@ -88,8 +90,11 @@ pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticke
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
             outer.up.close();
+            let files = Arc::clone(&outer.files);
             drop(outer);
             leg.end().await;
+            // Not before both legs are silent: what came after it would be recorded without anybody listening.
+            files.finish(session.recording());
         }
         Err(Some(text)) => doom(&mut outer, &text).await,
         // The session is ending; its notice says why.
@@ -101,14 +106,15 @@ pub(super) async fn run(mut outer: Outer, open: ChannelOpenHandle, opened: Ticke
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
-async fn reach(session: &Session, chan: u32, opened: Ticket) -> Result<Leg, Option<String>> {
+async fn reach(session: &Session, outer: &Outer, opened: Ticket) -> Result<Leg, Option<String>> {
+    let chan = outer.chan;
     let froze = |frozen: Frozen| {
         session.end(frozen_end(&frozen));
         None
     };
     drop(opened.receipt().await.map_err(froze)?);
     let (grant, limits) = (session.grant(), session.limits());
-    match connect(grant, limits, session.recording(), chan).await {
+    match connect(grant, limits, session.recording(), chan, &outer.files).await {
         Ok(leg) => {
             let event = Event::map(dialled::TYPE, chan)
                 .with(dialled::ADDRESS, leg.address.as_str())
@@ -142,7 +148,7 @@ fn frozen_end(frozen: &Frozen) -> End {
 }
 
 async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
-    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape } = outer;
+    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
     let sent_close = CancellationToken::new();
     let upwards = async {
