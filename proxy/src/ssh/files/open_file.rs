@@ -52,9 +52,6 @@ impl OpenFile {
         events: &mut Vec<Event>,
     ) {
         let up = self.up.bytes() > 0 || (self.for_writing && self.down.bytes() == 0);
-        if up && self.down.bytes() > 0 {
-            events.push(digest(chan, number, Side::Target, &self.down));
-        }
         if self.written != self.up.bytes() {
             self.up.spoil("not every write was confirmed");
         }
@@ -81,6 +78,9 @@ impl OpenFile {
             event = event.with(file_close::ERROR, error);
         }
         events.push(event);
+        if up && self.down.bytes() > 0 {
+            events.push(digest(chan, number, Side::Target, &self.down));
+        }
     }
 }
 
