@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod daemon;
+mod files;
 mod full_disk;
 mod login;
 mod play;
