@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use casemate_recorder::transcript::event::{
-    Body, Event, EventType, Lane, Value, chan_close, chan_open, eof, exec, exit, file_close, file_command,
-    file_digest, file_elided, file_lost, gap, pty, refused, reply, request, resize, subsystem, unreachable,
+    Body, Event, EventType, Lane, Value, chan_close, chan_open, eof, exec, exit, file_close, file_command, file_digest,
+    file_elided, file_lost, gap, pty, refused, reply, request, resize, subsystem, unreachable,
 };
 
 use crate::ReplayError;
@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(visible_bytes(b"/tmp/\xff\xc3\xa9\x1b[2J\xe2\x82"), "/tmp/\\xffé␛[2J\\xe2\\x82");
         let event = Event::map(file_close::TYPE, 0).with(file_close::PATH, b"/\xff".as_slice());
         let fields = [(name(&event, 2), event.get(file_close::PATH).unwrap())];
-        assert_eq!(json_line(9, &event, &fields), r#"{"t_us":9,"type":"file.close","chan":0,"path":{"base64":"L/8="}}"#);
+        assert_eq!(
+            json_line(9, &event, &fields),
+            r#"{"t_us":9,"type":"file.close","chan":0,"path":{"base64":"L/8="}}"#
+        );
     }
 
     #[test]

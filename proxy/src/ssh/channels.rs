@@ -17,8 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backlog::Backlog;
 use super::client::Answer;
-use super::files::Files;
 use super::farewell::{DOOM, FAILED, last_words, line};
+use super::files::Files;
 use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX};
 use super::relay::{self, Outer, Shape};
 use super::said::{Request, Told, Up};

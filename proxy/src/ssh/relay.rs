@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Held};
 use super::client::{Asks, Down, Leg, connect};
-use super::files::Files;
 use super::farewell::{Finish, conclude, doom, line};
+use super::files::Files;
 use super::said::{Size, Told, Up};
 use crate::session::{End, PanicEnds, Session};
 use crate::target::Unreachable;

@@ -40,7 +40,9 @@ pub(super) fn program(command: &[u8]) -> Option<Program> {
         b"rsync" if rest.first().is_some_and(|word| word == b"--server") => {
             Some(Program::Counted { kind: "rsync", argv })
         }
-        b"git-upload-pack" | b"git-receive-pack" | b"git-upload-archive" => Some(Program::Counted { kind: "git", argv }),
+        b"git-upload-pack" | b"git-receive-pack" | b"git-upload-archive" => {
+            Some(Program::Counted { kind: "git", argv })
+        }
         _ => None,
     }
 }
@@ -185,7 +187,8 @@ mod tests {
             counted("git-upload-pack '/srv/it'\\''s.git'"),
             Some(("git", words(&["git-upload-pack", "/srv/it's.git"])))
         );
-        for command in ["rsync -a x y", "git-receive-pack 'x'; sh", "git-receive-pack 'x", "git upload-pack x", "rsync"] {
+        for command in ["rsync -a x y", "git-receive-pack 'x'; sh", "git-receive-pack 'x", "git upload-pack x", "rsync"]
+        {
             assert_eq!(counted(command), None, "{command:?}");
         }
     }

@@ -55,7 +55,11 @@ enum Kind {
     Sftp(Box<Sftp>),
     Scp(Box<Scp>),
     /// Bytes are counted: from the client, from the target.
-    Counted { kind: &'static str, argv: Vec<Vec<u8>>, bytes: [u64; 2] },
+    Counted {
+        kind: &'static str,
+        argv: Vec<Vec<u8>>,
+        bytes: [u64; 2],
+    },
     /// The thread is lost, or all is told.
     Deaf,
 }

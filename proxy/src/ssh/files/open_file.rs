@@ -43,14 +43,7 @@ impl OpenFile {
     }
 
     /// Tells the end. A file that content passed of both ways has what was read in an event of its own.
-    pub(super) fn close(
-        mut self,
-        chan: u32,
-        number: u64,
-        result: Option<u32>,
-        error: &[u8],
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn close(mut self, chan: u32, number: u64, result: Option<u32>, error: &[u8], events: &mut Vec<Event>) {
         let up = self.up.bytes() > 0 || (self.for_writing && self.down.bytes() == 0);
         if self.written != self.up.bytes() {
             self.up.spoil("not every write was confirmed");

@@ -113,7 +113,7 @@ impl Scp {
                     Some(end) => {
                         self.line.extend_from_slice(rest.get(..end).unwrap_or_default());
                         let line = std::mem::take(&mut self.line);
-                        self.line_ended(line, seen)?;
+                        self.line_ended(&line, seen)?;
                         end + 1
                     }
                     None if self.line.len() + rest.len() > LINE_LEN_MAX => return Err(Lost::of("a line without end")),
@@ -127,7 +127,7 @@ impl Scp {
         Ok(())
     }
 
-    fn line_ended(&mut self, line: Vec<u8>, seen: &mut Seen) -> Result<(), Lost> {
+    fn line_ended(&mut self, line: &[u8], seen: &mut Seen) -> Result<(), Lost> {
         if line.len() > LINE_LEN_MAX {
             return Err(Lost::of("a line without end"));
         }
@@ -138,7 +138,9 @@ impl Scp {
             (b'T', At::Line) => {
                 let mut words = rest.split(|byte| *byte == b' ').map(number::<10>);
                 match (words.next().flatten(), words.next(), words.next().flatten()) {
-                    (Some(modified), Some(_), Some(accessed)) => self.awaited = Some(Awaited::Times(modified, accessed)),
+                    (Some(modified), Some(_), Some(accessed)) => {
+                        self.awaited = Some(Awaited::Times(modified, accessed));
+                    }
                     _ => return Err(Lost::of("times that are none")),
                 }
             }

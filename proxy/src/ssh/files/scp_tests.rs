@@ -32,7 +32,8 @@ fn an_upload_is_told_with_path_and_digest() {
     assert_eq!(
         events,
         [
-            "file.open file=0 path=/tmp/x result=0 size=7 mode=416 atime=1700000001 mtime=1700000000 name=a b\\xff".to_owned(),
+            "file.open file=0 path=/tmp/x result=0 size=7 mode=416 atime=1700000001 mtime=1700000000 name=a b\\xff"
+                .to_owned(),
             format!("file.close file=0 path=/tmp/x side=0 bytes=7 offset=0 blake3={hash} result=0"),
         ]
     );

@@ -40,7 +40,9 @@ pub(super) fn told(event: &Event) -> String {
         let shown = match value {
             Value::Uint(number) => number.to_string(),
             Value::Text(text) => text.clone(),
-            Value::Bytes(bytes) if *name == "blake3" => blake3::Hash::from_slice(bytes).unwrap().to_hex()[..8].to_owned(),
+            Value::Bytes(bytes) if *name == "blake3" => {
+                blake3::Hash::from_slice(bytes).unwrap().to_hex()[..8].to_owned()
+            }
             Value::Bytes(bytes) => bytes.escape_ascii().to_string(),
             Value::List(values) => format!("{values:?}"),
         };
@@ -263,7 +265,10 @@ fn a_digest_is_told_where_there_is_one_and_else_why_not() {
     let [close, answer] = closed(9);
     let resumed = [write(2, 700, b"the "), write(3, 704, b"rest"), ok(2), ok(3), close.clone(), answer.clone()];
     let hash = digest(b"the rest");
-    assert_eq!(end_of(2, resumed), format!("file.close file=0 path=/f side=0 bytes=8 offset=700 blake3={hash} result=0"));
+    assert_eq!(
+        end_of(2, resumed),
+        format!("file.close file=0 path=/f side=0 bytes=8 offset=700 blake3={hash} result=0")
+    );
 
     let gap = [write(2, 0, b"a"), write(3, 2, b"c"), ok(2), ok(3), close.clone(), answer.clone()];
     assert_eq!(end_of(2, gap), "file.close file=0 path=/f side=0 bytes=2 offset=0 why=not sequential result=0");
