@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod daemon;
+mod elided_files;
 mod files;
 mod full_disk;
 mod login;

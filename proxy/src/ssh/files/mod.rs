@@ -12,6 +12,8 @@ mod record;
 mod scp;
 mod sftp;
 #[cfg(test)]
+mod sftp_tests;
+#[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;

@@ -7,6 +7,9 @@ use super::digest::Extent;
 /// SFTP's flag of an open for writing (draft §6.3).
 const FOR_WRITING: u32 = 2;
 
+/// A longer path is told with the opening and the end of its file, and in between there is the file's number.
+const AGAIN_LEN_MAX: usize = 512;
+
 /// A file between its opening and its end.
 #[derive(Debug)]
 pub(super) struct OpenFile {
@@ -28,7 +31,12 @@ impl OpenFile {
         Self { path, for_writing, is_dir, up: Extent::default(), down: Extent::default(), written: 0 }
     }
 
-    /// How much memory it takes, hashers included.
+    /// The path, where it is not so long that telling it again with a small request would bloat the record.
+    pub(super) fn short_path(&self) -> &[u8] {
+        if self.path.len() <= AGAIN_LEN_MAX { &self.path } else { &[] }
+    }
+
+    /// How much memory it takes, without hashers.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>() + self.path.len()
     }

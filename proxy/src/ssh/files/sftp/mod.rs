@@ -11,20 +11,12 @@ use std::collections::HashMap;
 
 use casemate_recorder::transcript::event::{Event, Side, file_op};
 
-use self::packets::{Attrs, Cutter, DATA, Fields, Piece, WRITE};
+use self::packets::{
+    ATTRS, Attrs, Cutter, DATA, EXTENDED_REPLY, Fields, HANDLE, NAME, Piece, SPOKEN, STATUS, VERSION, WRITE,
+};
 use self::request::{CLOSE, INIT, OPEN, OPENDIR, Outcome, READ, READDIR, Request};
 use super::open_file::OpenFile;
 use super::{Lost, Seen};
-
-const VERSION: u8 = 2;
-const STATUS: u8 = 101;
-const HANDLE: u8 = 102;
-const NAME: u8 = 104;
-const ATTRS: u8 = 105;
-const EXTENDED_REPLY: u8 = 201;
-
-/// The only version that OpenSSH speaks, and that is understood here.
-const SPOKEN: u32 = 3;
 
 /// The status that says that there is no more to read.
 const END_OF_FILE: u32 = 1;
@@ -191,12 +183,12 @@ impl Talk {
         let mut request = Box::new(Request::read(kind, &mut fields, clipped)?);
         request.file = self.handles.get(&request.handle).copied();
         if let Some(file) = request.file.and_then(|file| self.files.get(&file)) {
-            request.path.clone_from(&file.path);
+            request.path = file.short_path().to_vec();
         }
         if let Some(changed) = self.handles.get(&request.to_handle)
             && let Some(file) = self.files.get_mut(changed)
         {
-            request.to.clone_from(&file.path);
+            request.to = file.short_path().to_vec();
             file.up.spoil("changed by copy-data too");
         }
         self.put(id, Pending::Other(request))
@@ -293,7 +285,7 @@ impl Talk {
     fn failed(&self, what: &str, file: Option<u64>, outcome: &Outcome<'_>, seen: &mut Seen) {
         let mut event = Event::map(file_op::TYPE, self.chan).with(file_op::WHAT, what);
         if let Some((number, open)) = file.and_then(|file| Some((file, self.files.get(&file)?))) {
-            event = event.with(file_op::FILE, number).with(file_op::PATH, open.path.as_slice());
+            event = event.with(file_op::FILE, number).with(file_op::PATH, open.short_path());
         }
         if let Some(result) = outcome.result {
             event = event.with(file_op::RESULT, result);

@@ -6,6 +6,16 @@ use std::ops::Range;
 
 use super::Lost;
 
+pub(super) const VERSION: u8 = 2;
+pub(super) const STATUS: u8 = 101;
+pub(super) const HANDLE: u8 = 102;
+pub(super) const NAME: u8 = 104;
+pub(super) const ATTRS: u8 = 105;
+pub(super) const EXTENDED_REPLY: u8 = 201;
+
+/// The only version that OpenSSH speaks, and that is understood here.
+pub(super) const SPOKEN: u32 = 3;
+
 /// Carries content to a file.
 pub(super) const WRITE: u8 = 6;
 /// Carries content of a file.
