@@ -2,7 +2,7 @@
 //!
 //! A [`Tap`] listens to both sides of a channel and tells operations, with their results, as events. It is passive: bytes
 //! go on as they came, whatever it makes of them, and where it loses the thread it says so and tells nothing more. It
-//! never collects a packet of content. Sans-IO, but for [`Files`], which holds a channel's tap and puts what it tells
+//! never collects a packet of content. Sans-IO, but for `Files`, which holds a channel's tap and puts what it tells
 //! into the record.
 
 mod argv;
