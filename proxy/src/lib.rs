@@ -15,7 +15,7 @@ pub mod recording;
 pub mod reload;
 pub mod server;
 pub mod session;
-mod ssh;
+pub mod ssh;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -336,7 +336,8 @@ fn opening(who: &Identity, purpose: &Purpose, policy: &Policy, introduction: &In
             .with(grant::TARGET, leave.target().name.as_str())
             .with(grant::ROLE, leave.role().login.as_str())
             .with(grant::ADDRESS, leave.target().address())
-            .with(grant::REASON, leave.reason());
+            .with(grant::REASON, leave.reason())
+            .with(grant::CONTENT, leave.content().name());
         if let Some(until) = leave.until().and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
             grant = grant.with(grant::UNTIL, until.as_secs());
         }

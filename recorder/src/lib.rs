@@ -7,6 +7,7 @@
 //! `FORMAT.md` beside this crate is normative for everything that is stored.
 
 pub mod clock;
+mod elision;
 mod error;
 pub mod fs;
 pub mod journal;
@@ -25,6 +26,7 @@ mod threads;
 pub mod transcript;
 pub mod vault;
 
+pub use elision::Elision;
 pub use error::{Frozen, OpenError, Refused};
 pub use log::slip::Slip;
 pub use queue::SessionSpec;

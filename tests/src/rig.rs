@@ -30,6 +30,8 @@ pub const PORTAL: &str = "portal";
 pub struct Options {
     /// The durability to write into the configuration; the product's default when `None`.
     pub durability: Option<String>,
+    /// What the access line says about the content of files; the product's default when `None`.
+    pub content: Option<String>,
     /// Whether recordings are written in the clear.
     pub clear: bool,
     /// More lines for the target's sshd.
@@ -294,6 +296,14 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
     let user = target.user.as_str();
     let role =
         table([("login", Value::from(user)), ("key_file", Value::from(target.identity().display().to_string()))]);
+    let mut access = vec![
+        ("person", Value::from(PERSON)),
+        ("targets", list([TARGET])),
+        ("roles", list([user])),
+        ("reason", Value::from("the rig")),
+    ];
+    access.extend(options.content.as_deref().map(|content| ("content", Value::from(content))));
+    let access = access.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let lists = [
         ("person", table([("name", Value::from(PERSON)), ("keys", list([public])), ("duties", list(["admin"]))])),
         (
@@ -306,15 +316,7 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
                 ("role", Value::Array(vec![role])),
             ]),
         ),
-        (
-            "access",
-            table([
-                ("person", Value::from(PERSON)),
-                ("targets", list([TARGET])),
-                ("roles", list([user])),
-                ("reason", Value::from("the rig")),
-            ]),
-        ),
+        ("access", Value::Table(access)),
     ];
     let more: Table = options.more.parse()?;
     for (name, first) in lists {

@@ -263,6 +263,29 @@ pub enum TargetAuth {
     Key(KeyFile),
 }
 
+/// What is recorded of the content of files that pass by SFTP or scp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Content {
+    /// All of it.
+    #[default]
+    Full,
+    /// How much, and its BLAKE3.
+    Hash,
+}
+
+impl Content {
+    /// Both, with their names in the configuration and the record.
+    pub const ALL: [(&str, Self); 2] = [("full", Self::Full), ("hash", Self::Hash)];
+
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Hash => "hash",
+        }
+    }
+}
+
 /// A line that lets a person reach targets under roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
@@ -274,6 +297,8 @@ pub struct Access {
     pub roles: Vec<String>,
     /// Why, in the record of each session.
     pub reason: String,
+    /// What is recorded of the content of files.
+    pub content: Content,
     /// Line in the file, from 1.
     pub line: usize,
 }

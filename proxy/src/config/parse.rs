@@ -15,7 +15,7 @@ use russh::keys::PublicKey;
 
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
-    Access, Config, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
+    Access, Config, Content, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
     VaultConfig, check, encryption,
 };
 
@@ -400,8 +400,19 @@ impl Parser<'_, '_> {
                 reason.value
             },
         );
+        let content = self.content(&mut table);
         table.finish();
-        AccessDraft { person, targets, roles, reason, line }
+        AccessDraft { person, targets, roles, reason, content, line }
+    }
+
+    fn content(&self, table: &mut Fields<'_, '_>) -> Content {
+        let Some(text) = table.text("content") else { return Content::default() };
+        let known = Content::ALL.into_iter().find(|(name, _)| *name == text.value);
+        if known.is_none() {
+            let what = format!("content {:?} is not known", text.value);
+            self.reader.complain(text.line, what, "write \"full\", or \"hash\" to keep file content out of the record");
+        }
+        known.map_or_else(Content::default, |(_, content)| content)
     }
 
     fn list(&self, table: &mut Fields<'_, '_>, field: &'static str) -> Vec<Located<String>> {
@@ -476,12 +487,13 @@ pub(super) struct AccessDraft {
     pub(super) targets: Vec<Located<String>>,
     pub(super) roles: Vec<Located<String>>,
     pub(super) reason: String,
+    pub(super) content: Content,
     pub(super) line: usize,
 }
 
 impl AccessDraft {
     pub(super) fn accept(self, person: String, targets: Vec<String>, roles: Vec<String>) -> Access {
-        Access { person, targets, roles, reason: self.reason, line: self.line }
+        Access { person, targets, roles, reason: self.reason, content: self.content, line: self.line }
     }
 }
 

@@ -19,12 +19,14 @@ use super::backlog::Backlog;
 use super::client::Answer;
 use super::desk::{self, Desk};
 use super::farewell::{DOOM, FAILED, last_words, line};
+use super::files::Files;
 use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX, clip};
 use super::jump::Direct;
 use super::pipe::{Inlet, Pipe};
 use super::relay::{self, Outer, Shape};
 use super::said::{Request, Told, Up};
 use super::settings::WINDOW;
+use crate::config::Content;
 use crate::policy::Grant;
 use crate::session::Session;
 
@@ -70,6 +72,7 @@ struct Live {
     backlog: Arc<Backlog>,
     overrun: CancellationToken,
     shape: Arc<Shape>,
+    files: Arc<Files>,
     /// Tells the relay when this entry goes, whatever the reason.
     _gone: DropGuard,
 }
@@ -147,6 +150,11 @@ impl Channels {
                 let (up, queue) = mpsc::unbounded_channel();
                 let backlog = Backlog::within(&self.uploads, session.limits().backlog_max);
                 let (overrun, shape) = (CancellationToken::new(), Arc::new(Shape::default()));
+                let content = match way {
+                    Way::Target(grant) => grant.content(),
+                    Way::Portal(_) => Content::Full,
+                };
+                let files = Arc::new(Files::new(id.number(), content));
                 let outer = Outer {
                     session: Arc::clone(session),
                     chan: id.number(),
@@ -158,13 +166,14 @@ impl Channels {
                     gone: gone.clone(),
                     overrun: overrun.clone(),
                     shape: Arc::clone(&shape),
+                    files: Arc::clone(&files),
                 };
                 match way {
                     Way::Target(grant) => session.tasks().spawn(relay::run(outer, grant.clone(), open, opened)),
                     Way::Portal(desk) => session.tasks().spawn(desk::run(outer, Arc::clone(desk), open, opened)),
                 };
                 let flow = ChannelFlow::default();
-                Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, _gone: gone.drop_guard() }))
+                Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, files, _gone: gone.drop_guard() }))
             }
             Leads::Away(text) => {
                 // Without a terminal a carriage return would show; with one its absence merely looks odd.
@@ -274,6 +283,9 @@ impl Channels {
         }
         // Before the request goes: its program may end before the answer is seen here.
         live.note_shape();
+        if request.starts_program() {
+            live.files.listen(session.recording(), request.tap(id.number(), live.flow.has_pty()));
+        }
         let (answer, answered) = oneshot::channel();
         let _ = live.up.send(Up::Ask { request, ticket, answer });
         let answered = tokio::select! {
@@ -292,6 +304,7 @@ impl Channels {
         };
         if !success {
             live.flow.refused_by_target(ask);
+            live.files.stop();
             live.note_shape();
         }
         success
@@ -324,7 +337,7 @@ impl Channels {
         for piece in data.chunks(STREAM_LEN_MAX) {
             let held = live.backlog.hold(piece.len());
             let piece = Bytes::copy_from_slice(piece);
-            let ticket = session.record(Side::Client, Event::stream(ssh_in::TYPE, id.number(), piece));
+            let ticket = live.files.record(session.recording(), Side::Client, ssh_in::TYPE, piece);
             let _ = live.up.send(Up::Data { ticket, held });
         }
         if live.backlog.exceeds_limit() {

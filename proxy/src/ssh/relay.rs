@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::backlog::{Backlog, Held};
 use super::client::{Asks, Down, Leg, connect};
 use super::farewell::{Finish, conclude, doom, line};
+use super::files::Files;
 use super::said::{Size, Told, Up};
 use crate::config::Target;
 use crate::policy::Grant;
@@ -77,6 +78,7 @@ pub(super) struct Outer {
     /// Cancelled when the client sent more than can be queued.
     pub(super) overrun: CancellationToken,
     pub(super) shape: Arc<Shape>,
+    pub(super) files: Arc<Files>,
 }
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
@@ -87,7 +89,7 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
         () = outer.gone.cancelled() => return,
-        leg = reach(&session, &grant, outer.chan, opened) => leg,
+        leg = reach(&session, &grant, &outer, opened) => leg,
     };
     open.accept().await;
     match leg {
@@ -97,8 +99,11 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
             outer.up.close();
+            let files = Arc::clone(&outer.files);
             drop(outer);
             leg.end().await;
+            // Not before both legs are silent: what came after it would be recorded without anybody listening.
+            files.finish(session.recording());
         }
         Err(Some(text)) => doom(&mut outer, &text).await,
         // The session is ending; its notice says why.
@@ -110,13 +115,14 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
-async fn reach(session: &Session, grant: &Grant, chan: u32, opened: Ticket) -> Result<Leg, Option<String>> {
+async fn reach(session: &Session, grant: &Grant, outer: &Outer, opened: Ticket) -> Result<Leg, Option<String>> {
+    let chan = outer.chan;
     let froze = |frozen: Frozen| {
         session.end(frozen_end(&frozen));
         None
     };
     drop(opened.receipt().await.map_err(froze)?);
-    match connect(grant, session.limits(), session.recording(), chan).await {
+    match connect(grant, session.limits(), session.recording(), chan, &outer.files).await {
         Ok(leg) => {
             let event = Event::map(dialled::TYPE, chan)
                 .with(dialled::ADDRESS, leg.address.as_str())
@@ -149,7 +155,7 @@ pub(super) fn frozen_end(frozen: &Frozen) -> End {
 }
 
 async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
-    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape } = outer;
+    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
     let sent_close = CancellationToken::new();
     let upwards = async {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::backlog::Held;
 use super::client::Answer;
+use super::files::Tap;
 
 /// What the client said, in its order, each with the ticket that lets it go on.
 #[derive(Debug)]
@@ -74,6 +75,16 @@ impl Request {
 
     pub(super) fn starts_program(&self) -> bool {
         matches!(self, Self::Shell | Self::Exec(_) | Self::Sftp)
+    }
+
+    /// Returns who listens to what happens to files, where it starts a program that moves them. A terminal changes the bytes
+    /// that pass, so with one it is no transfer.
+    pub(super) fn tap(&self, chan: u32, pty: bool) -> Option<Tap> {
+        match self {
+            Self::Sftp if !pty => Some(Tap::sftp(chan)),
+            Self::Exec(command) if !pty => Tap::command(chan, command),
+            _ => None,
+        }
     }
 
     pub(super) async fn send(self, target: &ChannelWriteHalf<client::Msg>) -> Result<(), russh::Error> {

@@ -6,6 +6,8 @@
 mod bad_input;
 mod clients;
 mod daemon;
+mod elided_files;
+mod files;
 mod full_disk;
 mod jump;
 mod limits;
