@@ -179,7 +179,9 @@ impl Session {
 
     /// Waits until a limit ends the session, warning those who sit at it before, and says how.
     pub async fn overdue(&self) -> End {
-        let mut overdue = Overdue::new(self.limits.idle, self.limits.session);
+        // What is quiet at a portal is busy behind it.
+        let idle = self.limits.idle.filter(|_| matches!(self.purpose, Purpose::Work(_)));
+        let mut overdue = Overdue::new(idle, self.limits.session);
         if !overdue.is_limited() {
             return std::future::pending().await;
         }

@@ -153,7 +153,7 @@ async fn converse<C: Carrier>(
             attend(&mut running, &session, kill, cut).await;
             session.tasks().close();
             session.tasks().wait().await;
-            session.close(slot.hold.recorder()).await;
+            session.close(slot.recorder()).await;
             drop(slot);
         }
         Ok(Outcome::TurnedAway) => {

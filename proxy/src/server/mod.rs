@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use casemate_recorder::SessionId;
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
+use casemate_recorder::{Recorder, SessionId};
 use russh::server::Config as ServerSettings;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -62,6 +62,13 @@ pub(crate) struct Slot {
     hold: Hold,
     door: Door,
     id: SessionId,
+}
+
+impl Slot {
+    /// Returns the recorder that the session is recorded by.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        self.hold.recorder()
+    }
 }
 
 impl Drop for Slot {
