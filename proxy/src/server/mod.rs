@@ -229,7 +229,7 @@ async fn accept(listener: &TcpListener, door: &Door, serving: &TaskTracker, cut:
                     door.note_login(source, None, "none", None, Err("too many connections that have not logged in"));
                     continue;
                 };
-                if let Some((_, (source, kill))) = out {
+                if let Some((source, kill)) = out {
                     door.note_login(source, None, "none", None, Err("made room for newer connections"));
                     kill.kill();
                 }

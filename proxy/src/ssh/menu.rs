@@ -79,11 +79,7 @@ impl Menu {
                 // Ctrl-C and Ctrl-D.
                 3 | 4 => return Typed::Leave("\n".to_owned()),
                 // Backspace, as terminals send it in either way.
-                8 | 127 => {
-                    if self.line.pop().is_some() {
-                        shown.push_str("\u{8} \u{8}");
-                    }
-                }
+                8 | 127 if self.line.pop().is_some() => shown.push_str("\u{8} \u{8}"),
                 0x20..=0x7e if self.line.len() < LINE_MAX => {
                     self.line.push(char::from(*byte));
                     shown.push(char::from(*byte));
