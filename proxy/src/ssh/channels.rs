@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use casemate_recorder::Ticket;
@@ -86,8 +86,7 @@ impl Live {
 
 /// Where what a client says on a channel is recorded and queued. A portal's menu leads it on into another session, at one
 /// moment for both: what the client said before belongs to the portal.
-#[derive(Clone)]
-pub(super) struct Home(Arc<Mutex<(Arc<Session>, mpsc::UnboundedSender<Up>)>>);
+struct Home(Arc<Mutex<(Arc<Session>, mpsc::UnboundedSender<Up>)>>);
 
 impl Home {
     fn new(session: Arc<Session>, up: mpsc::UnboundedSender<Up>) -> Self {
@@ -98,9 +97,21 @@ impl Home {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For whoever serves the channel. It keeps nothing: the queue ends with the channel.
+    fn guide(&self) -> Guide {
+        Guide(Arc::downgrade(&self.0))
+    }
+}
+
+/// Leads a channel on.
+pub(super) struct Guide(Weak<Mutex<(Arc<Session>, mpsc::UnboundedSender<Up>)>>);
+
+impl Guide {
     /// Leads on into another session, with a queue of its own.
     pub(super) fn lead_on(&self, session: Arc<Session>, up: mpsc::UnboundedSender<Up>) {
-        *self.lock() = (session, up);
+        if let Some(home) = self.0.upgrade() {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = (session, up);
+        }
     }
 }
 
@@ -178,7 +189,7 @@ impl Channels {
                 let files = Arc::new(Files::new(id.number(), content));
                 let outer = Outer {
                     session: Arc::clone(session),
-                    home: home.clone(),
+                    guide: home.guide(),
                     chan: id.number(),
                     id,
                     write,

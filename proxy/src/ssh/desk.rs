@@ -115,7 +115,7 @@ async fn go(outer: Outer, desk: &Desk, choice: Choice, asked: Vec<Request>) {
     drop(portal.record(Side::Client, session.mention("opened", "")));
     // What was typed ahead of the answer belongs to the portal, and ends there.
     let (up, queue) = mpsc::unbounded_channel();
-    outer.home.lead_on(Arc::clone(&session), up);
+    outer.guide.lead_on(Arc::clone(&session), up);
     let outer = Outer { session: Arc::clone(&session), up: queue, ..outer };
     let opened = note_open(&session, channels::asked(outer.id, "session"), Ok(()));
     let asked = asked.into_iter().map(|request| {

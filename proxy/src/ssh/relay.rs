@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Held};
-use super::channels::Home;
+use super::channels::Guide;
 use super::client::{Answer, Asks, Down, Leg, connect};
 use super::farewell::{Finish, conclude, doom, line};
 use super::files::Files;
@@ -66,8 +66,8 @@ pub(super) struct Shape {
 /// The client's side of a channel.
 pub(super) struct Outer {
     pub(super) session: Arc<Session>,
-    /// Where what comes next is recorded and queued.
-    pub(super) home: Home,
+    /// Leads what comes next to another session.
+    pub(super) guide: Guide,
     /// The channel's number in the record.
     pub(super) chan: u32,
     pub(super) id: ChannelId,
@@ -201,7 +201,7 @@ pub(super) fn frozen_end(frozen: &Frozen) -> End {
 }
 
 async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
-    let Outer { session, home: _, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
+    let Outer { session, guide: _, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
     let sent_close = CancellationToken::new();
     let upwards = async {

@@ -266,3 +266,21 @@ fn the_end_of_a_portal_ends_what_is_inside() {
     assert!(session.of("ended").any(|event| event.to_string().contains("the portal session ended: ended by alice")));
     assert_eq!(vault.verify(&[]).unwrap().exit, 4, "self-asserted, and otherwise clean");
 }
+
+#[test]
+fn a_client_that_vanishes_is_gone_from_the_record_within_seconds() {
+    let lab = Lab::start().unwrap();
+    for (round, route) in [Route::Through, Route::Inside].into_iter().enumerate() {
+        let mut ssh = lab.client.ssh(route, &[]);
+        let mut child = ssh.arg("echo ready; cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        // SIGKILL: neither an end of file nor a goodbye, and the helper of a jump finds its pipe closed.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let start = std::time::Instant::now();
+        lab.vault().settle(round + 1, Duration::from_secs(20)).unwrap();
+        // Two seconds for the target to notice, one for the vault, and slack.
+        assert!(start.elapsed() < Duration::from_secs(7), "{route:?}: {:?}", start.elapsed());
+    }
+}

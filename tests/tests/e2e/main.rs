@@ -7,6 +7,7 @@ mod bad_input;
 mod clients;
 mod daemon;
 mod elided_files;
+mod file_audit;
 mod files;
 mod full_disk;
 mod jump;
