@@ -8,6 +8,7 @@
 
 pub mod clock;
 mod error;
+mod figures;
 pub mod fs;
 pub mod journal;
 mod keeper;
@@ -26,6 +27,7 @@ pub mod transcript;
 pub mod vault;
 
 pub use error::{Frozen, OpenError, Refused};
+pub use figures::{COMMIT_BOUNDS_US, Disk, Figures, Latency, Survey, Totals};
 pub use log::slip::Slip;
 pub use queue::SessionSpec;
 pub use receipt::{Receipt, Ticket};
