@@ -7,6 +7,7 @@ use casemate_recorder::transcript::seal::CloseReason;
 use serde_json::json;
 
 use super::{Caller, Reply, has_duty};
+use crate::alerts::Kind;
 use crate::config::Duty;
 use crate::server::Door;
 use crate::session::{End, Session};
@@ -66,6 +67,12 @@ pub(super) fn kill(door: &Door, caller: &Caller<'_>, id: &str) -> Reply {
     // The other transcript tells its end; this one tells who brought it about.
     drop(caller.session.record(casemate_recorder::transcript::event::Side::Client, session.mention("killed", &text)));
     tracing::warn!(session = %id, by = person, "session killed");
+    if person != session.identity().person() {
+        session.alert(
+            Kind::SessionKilled,
+            format!("the session of {} was ended by {person}", session.identity().person()),
+        );
+    }
     Reply::done(format!("{id} ends\n"))
 }
 

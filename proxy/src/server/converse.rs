@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Door;
 use super::guard::{Permit, Source};
+use crate::alerts::Kind;
 use crate::session::{End, Session};
 use crate::ssh::jump::Jump;
 use crate::ssh::pipe::Pipe;
@@ -150,6 +151,7 @@ async fn converse<C: Carrier>(
             session.tasks().close();
             session.tasks().wait().await;
             session.close(slot.hold.recorder()).await;
+            door.note_closed(&session);
             drop(slot);
         }
         Ok(Outcome::TurnedAway) => {
@@ -210,7 +212,10 @@ fn note_result(session: &Session, result: Result<(), FrontError>) {
     drop(session.record(Side::Client, event));
     tracing::warn!(session = %session.recording().id(), %error, "connection could not go on");
     let reason = match error {
-        FrontError::Library(russh::Error::Join(_)) => CloseReason::Internal,
+        FrontError::Library(russh::Error::Join(_)) => {
+            session.alert(Kind::TaskPanicked, "the connection's task panicked");
+            CloseReason::Internal
+        }
         _ => CloseReason::Client,
     };
     session.end(End::quiet(reason, text));

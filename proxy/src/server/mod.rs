@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use casemate_recorder::SessionId;
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
+use casemate_recorder::{SessionId, TranscriptKind};
 use russh::server::Config as ServerSettings;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Permit, Throttle};
+use crate::alerts::{Alerts, Kind};
+use crate::metrics::Metrics;
 use crate::policy::{Identity, Live as LivePolicy, Policy};
 use crate::recording::{self, Hold, Run};
 use crate::session::{Introduction, Purpose, Session};
@@ -47,6 +49,8 @@ struct Inner {
     portals: Counter<String>,
     preauth: Counter<guard::Source>,
     refusals: Mutex<Throttle>,
+    metrics: Arc<Metrics>,
+    alerts: Alerts,
 }
 
 impl fmt::Debug for Door {
@@ -61,10 +65,12 @@ pub(crate) struct Slot {
     hold: Hold,
     door: Door,
     id: SessionId,
+    kind: TranscriptKind,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.door.0.metrics.session_gone(self.kind);
         lock(&self.door.0.live).remove(&self.id);
     }
 }
@@ -75,7 +81,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Door {
     /// Makes a door from the policy in force: its host keys and keepalive stay as they are now.
-    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>) -> Self {
+    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>, metrics: Arc<Metrics>, alerts: Alerts) -> Self {
         let config = Arc::clone(policy.current().config());
         let refusals = Throttle::new(REFUSALS_BURST, REFUSALS_PER_SECOND, Instant::now());
         Self(Arc::new(Inner {
@@ -87,6 +93,8 @@ impl Door {
             portals: Counter::default(),
             preauth: Counter::default(),
             refusals: Mutex::new(refusals),
+            metrics,
+            alerts,
         }))
     }
 
@@ -119,17 +127,25 @@ impl Door {
             self.note_login(source, Some(&person), "session", None, Err("too many sessions"));
             return Err("too many sessions are open; close one and try again".to_owned());
         };
-        let hold = self.run().hold();
-        match Session::open(hold.recorder(), identity, purpose, policy, introduction).await {
+        let (hold, kind) = (self.run().hold(), purpose.kind());
+        match Session::open(hold.recorder(), identity, purpose, policy, introduction, self.0.alerts.clone()).await {
             Ok(session) => {
                 let id = session.recording().id();
                 lock(&self.0.live).insert(id, Arc::downgrade(&session));
-                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id }))
+                self.0.metrics.session_opened(kind);
+                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id, kind }))
             }
             Err(refused) => {
                 self.note_login(source, Some(&person), "session", None, Err(&refused.to_string()));
                 Err(refused.client_text().to_owned())
             }
+        }
+    }
+
+    /// Counts a session whose transcript is closed.
+    pub(crate) fn note_closed(&self, session: &Session) {
+        if let Some(end) = session.ending() {
+            self.0.metrics.session_closed(session.purpose().kind(), end.reason);
         }
     }
 
@@ -148,9 +164,22 @@ impl Door {
         key: Option<&str>,
         outcome: Result<(), &str>,
     ) {
+        self.0.metrics.login(method, key.is_some(), outcome.err());
         if outcome.is_err() {
-            let passed = lock(&self.0.refusals).pass(Instant::now());
-            let Some(skipped) = passed else { return };
+            let (passed, held_back) = {
+                let mut refusals = lock(&self.0.refusals);
+                (refusals.pass(Instant::now()), refusals.held_back())
+            };
+            let Some(skipped) = passed else {
+                // Once: while it lasts, each that passes begins the count anew.
+                if held_back == 1 {
+                    let text = format!(
+                        "logins are refused faster than they can be recorded one by one; the last from {source}"
+                    );
+                    self.0.alerts.raise(Kind::LoginFlood, text);
+                }
+                return;
+            };
             if skipped > 0 {
                 let event = Event::map(refused::TYPE, 0)
                     .with(refused::WHAT, format!("{skipped} logins").into_bytes().as_slice())
