@@ -5,9 +5,11 @@
 
 mod bad_input;
 mod daemon;
+mod figures;
 mod full_disk;
 mod jump;
 mod login;
+mod logs;
 mod play;
 mod portal;
 mod secrecy;
