@@ -3,8 +3,10 @@
 /// A reason that is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No person of that name with that key, or keys were offered and none was taken.
+    /// A key that is none of that person's.
     Key,
+    /// No such person.
+    Person,
     /// The login name is not of the form that names somebody.
     Name,
     /// Proved who it is, and may not go there.
@@ -29,6 +31,19 @@ pub(super) enum Refusal {
     Other,
 }
 
+/// What the login name says, whoever stands behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// There was none.
+    Nobody,
+    /// It is not of the form that names somebody.
+    Malformed,
+    /// It names nobody of the configuration.
+    Stranger,
+    /// It names a person.
+    Known,
+}
+
 /// How the texts of the record begin. Names that a peer chose come later in them, or in quotes.
 const BEGINNINGS: [(&str, Refusal); 16] = [
     ("no such person with that key", Refusal::Key),
@@ -50,8 +65,9 @@ const BEGINNINGS: [(&str, Refusal); 16] = [
 ];
 
 impl Refusal {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Key,
+        Self::Person,
         Self::Name,
         Self::Denied,
         Self::Method,
@@ -68,6 +84,7 @@ impl Refusal {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Person => "person",
             Self::Name => "name",
             Self::Denied => "denied",
             Self::Method => "method",
@@ -83,11 +100,16 @@ impl Refusal {
     }
 
     /// Sorts the text of a record. `key_named` says that the record names a key: one that was proved, or the last one offered.
-    pub(super) fn of(method: &str, key_named: bool, text: &str) -> Self {
+    pub(super) fn of(method: &str, claim: Claim, key_named: bool, text: &str) -> Self {
         let known = BEGINNINGS.iter().find(|(beginning, _)| text.starts_with(beginning)).map(|(_, reason)| *reason);
         match known {
             // A stock client that is told that none of its keys will do leaves by itself.
-            Some(Self::Left) if key_named => Self::Key,
+            Some(Self::Left) if !key_named => Self::Left,
+            Some(Self::Key | Self::Left) => match claim {
+                Claim::Malformed => Self::Name,
+                Claim::Stranger => Self::Person,
+                Claim::Nobody | Claim::Known => Self::Key,
+            },
             Some(reason) => reason,
             // What refuses a session of somebody who is logged in is the recorder.
             None if method == "session" => Self::Recording,
@@ -119,7 +141,7 @@ mod tests {
             Denial::RoleNeeded { login: name(), roles: vec![name()] },
         ];
         for denial in denials {
-            assert_eq!(Refusal::of("publickey", true, &denial.to_string()), Refusal::Denied, "{denial}");
+            assert_eq!(Refusal::of("publickey", Claim::Known, true, &denial.to_string()), Refusal::Denied, "{denial}");
         }
     }
 
@@ -141,11 +163,28 @@ mod tests {
             ("none", false, "something new", Refusal::Other),
         ];
         for (method, key_named, text, reason) in cases {
-            assert_eq!(Refusal::of(method, key_named, text), reason, "{text}");
+            assert_eq!(Refusal::of(method, Claim::Known, key_named, text), reason, "{text}");
         }
         let full = Refused::Full { what: "spool", percent: 96, limit: 95 };
         for refused in [full, Frozen::NoSpace("journal".into()).into(), Frozen::Failed("disk".into()).into()] {
-            assert_eq!(Refusal::of("session", false, &refused.to_string()), Refusal::Recording, "{refused}");
+            assert_eq!(
+                Refusal::of("session", Claim::Known, false, &refused.to_string()),
+                Refusal::Recording,
+                "{refused}"
+            );
         }
+    }
+
+    #[test]
+    fn who_is_refused_for_a_key_may_be_nobody_at_all() {
+        let left = "left without logging in (1 names, 2 keys offered, 0 attempts failed)";
+        let of = |claim, text| Refusal::of("publickey", claim, true, text);
+        for text in [left, "no such person with that key"] {
+            assert_eq!(of(Claim::Known, text), Refusal::Key);
+            assert_eq!(of(Claim::Stranger, text), Refusal::Person);
+            assert_eq!(of(Claim::Malformed, text), Refusal::Name);
+        }
+        assert_eq!(of(Claim::Stranger, "login grace is over (1 names)"), Refusal::Grace);
+        assert_eq!(Refusal::of("none", Claim::Stranger, false, left), Refusal::Left);
     }
 }

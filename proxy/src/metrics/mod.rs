@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::logins::Claim;
 use self::logins::Refusal;
 use self::sampled::Sampled;
 use crate::alerts::{Kind, Outcome};
@@ -145,10 +146,10 @@ impl Metrics {
     }
 
     /// Counts a step of a login; `refused` is the text of the record.
-    pub(crate) fn login(&self, method: &str, key_named: bool, refused: Option<&str>) {
+    pub(crate) fn login(&self, method: &str, claim: Claim, key_named: bool, refused: Option<&str>) {
         let step = match refused {
             None => LoginStep { outcome: "accepted", reason: "" },
-            Some(text) => LoginStep { outcome: "refused", reason: Refusal::of(method, key_named, text).name() },
+            Some(text) => LoginStep { outcome: "refused", reason: Refusal::of(method, claim, key_named, text).name() },
         };
         self.logins.get_or_create(&step).inc();
     }

@@ -62,7 +62,8 @@ impl Page<'_> {
         self.gauges("filesystem_available", help, &Unit::Bytes, "of", available)?;
         let used = survey.disks.iter().map(|disk| (disk.what, 1.0 - disk.available as f64 / disk.total.max(1) as f64));
         let help = "How much is used where spool and vault lie: an alert at 0.85, no new sessions at 0.95";
-        self.gauges("filesystem_used", help, &Unit::Ratios, "of", used)
+        // The conventions write it in the singular.
+        self.gauges("filesystem_used", help, &Unit::Other("ratio".to_owned()), "of", used)
     }
 
     fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: &impl EncodeGaugeValue) -> fmt::Result {

@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Permit, Throttle};
 use crate::alerts::{Alerts, Kind};
-use crate::metrics::Metrics;
-use crate::policy::{Identity, Live as LivePolicy, Policy};
+use crate::metrics::{Claim, Metrics};
+use crate::policy::{Identity, Live as LivePolicy, Policy, Wanted};
 use crate::recording::{self, Hold, Run};
 use crate::session::{Introduction, Purpose, Session};
 use crate::ssh::settings;
@@ -142,6 +142,16 @@ impl Door {
         }
     }
 
+    /// What a login name says, for the figures. Inside a portal it is a role, and one that is no person's name counts as a
+    /// stranger's.
+    fn claim(&self, name: Option<&str>) -> Claim {
+        let Some(name) = name else { return Claim::Nobody };
+        let Ok(wanted) = Wanted::parse(name) else { return Claim::Malformed };
+        let policy = self.policy();
+        let known = policy.config().persons.iter().any(|person| person.name == wanted.person);
+        if known { Claim::Known } else { Claim::Stranger }
+    }
+
     /// Counts a session whose transcript is closed.
     pub(crate) fn note_closed(&self, session: &Session) {
         if let Some(end) = session.ending() {
@@ -164,7 +174,7 @@ impl Door {
         key: Option<&str>,
         outcome: Result<(), &str>,
     ) {
-        self.0.metrics.login(method, key.is_some(), outcome.err());
+        self.0.metrics.login(method, self.claim(name), key.is_some(), outcome.err());
         if outcome.is_err() {
             let (passed, held_back) = {
                 let mut refusals = lock(&self.0.refusals);

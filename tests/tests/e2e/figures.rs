@@ -69,10 +69,32 @@ fn figures_move_with_sessions_and_with_logins_that_fail() {
         "events wait for a block"
     );
 
-    for (reason, login) in [("key", "nobody+web1"), ("denied", "alice+web9"), ("name", "a+b+c+d")] {
+    let stranger = lab.dir.join("stranger");
+    keys::make(&stranger, "ed25519").unwrap();
+    let own = lab.identity();
+    for (reason, login, identity) in [
+        ("key", "alice+web1", &stranger),
+        ("person", "nobody+web1", &stranger),
+        ("name", "a+b+c+d", &own),
+        ("denied", "alice+web9", &own),
+    ] {
         let before = scrape().value(&refused(reason)).unwrap();
-        let mut ssh = lab.client.program("ssh");
-        ssh.args(["-l", login, Route::Through.host(), "echo in"]);
+        // With that key alone: one of the client's configuration would be offered too.
+        let mut ssh = std::process::Command::new("ssh");
+        let known = format!("UserKnownHostsFile={}", lab.client.known_hosts().display());
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            &known,
+            "-o",
+            "IdentityAgent=none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+        ]);
+        ssh.arg("-i").arg(identity).args(["-p", &lab.bastion.port.to_string(), "-l", login, "127.0.0.1", "echo in"]);
         assert_eq!(run(&mut ssh, nothing(), PATIENCE).unwrap().out(), "");
         let moved = || scrape().value(&refused(reason)).unwrap() > before;
         assert!(wait_until(PATIENCE, moved), "{reason}: {:#?}", scrape().all());
