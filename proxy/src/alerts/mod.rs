@@ -249,3 +249,6 @@ fn message(node: &str, told: &Told) -> Vec<u8> {
     });
     format!("{message}\n").into_bytes()
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,7 +177,7 @@ impl Metrics {
     }
 
     /// Returns all figures as OpenMetrics text.
-    fn exposition(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn exposition(&self) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(16 * 1024);
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

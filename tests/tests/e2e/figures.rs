@@ -17,6 +17,7 @@ use casemate_tests::sshd::{self, free_port};
 use casemate_tests::tmpfs::SmallDisk;
 use serde_json::Value;
 
+use super::stalled_disk::Slow;
 use super::{closed_sessions, control_says};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -325,4 +326,40 @@ fn figures_of_alerts_that_are_told_recorded_and_slow_nobody() {
     ] {
         assert!(control_says(&lab.vault(), "alert", &[kind, text]), "{kind}");
     }
+}
+
+#[test]
+fn figures_are_shown_while_the_disk_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, settings) = pager(dir.path(), "");
+    let (lab, port) = lab_with_figures(Options { settings, ..Options::default() });
+    let mut shell = Terminal::start(&lab.client.ssh(Route::Through, &["-tt"]), 80, 24).unwrap();
+    shell.type_in(b"echo be''fore\r").unwrap();
+    shell.expect("before", PATIENCE).unwrap();
+    let slow = Slow::disk(&lab, 8);
+    shell.type_in(b"echo mean''while\r").unwrap();
+    let stalled = || {
+        let begin = Instant::now();
+        let stalled = Scrape::of(port).unwrap().value("casemate_disk_stalled").unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(2), "a scrape does not wait for the disk: {:?}", begin.elapsed());
+        stalled
+    };
+    assert!(wait_until(PATIENCE, || stalled() == 1.0), "{}", lab.bastion.log());
+    assert_eq!(ask(port, "GET", "/healthz").unwrap().status, 200, "nothing is lost, everything waits");
+    assert!(wait_until(PATIENCE, || !told(&file, "disk-stalled").is_empty()), "{}", lab.bastion.log());
+    slow.end();
+    assert!(wait_until(PATIENCE, || stalled() == 0.0), "{}", lab.bastion.log());
+    shell.expect("meanwhile", PATIENCE).unwrap();
+    assert!(wait_until(PATIENCE, || !told(&file, "disk-answers").is_empty()), "{}", lab.bastion.log());
+    // A commit that took seconds is among the long ones.
+    let long = Scrape::of(port).unwrap();
+    let count = long.value("casemate_commit_duration_seconds_count").unwrap();
+    assert!(count > long.value("casemate_commit_duration_seconds_bucket{le=\"1.0\"}").unwrap());
+    shell.type_in(b"exit\r").unwrap();
+    shell.wait(PATIENCE).unwrap();
+    lab.bastion.stop();
+    assert!(
+        control_says(&lab.vault(), "alert", &["disk-stalled"])
+            && control_says(&lab.vault(), "alert", &["disk-answers"])
+    );
 }
