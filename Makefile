@@ -10,6 +10,10 @@ RELEASE := $(TARGET)/release
 # The programs are built together, so that every target below shares one set of features and one build.
 BUILD   := $(CARGO) build --locked --workspace --bins
 
+# What the tests run besides our own programs: tools, and every client of the matrix in tests/tests/e2e/clients.
+TEST_NEEDS := openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age \
+  cargo-nextest git curl sshfs lftp putty-tools dropbear-bin ansible-core python3-asyncssh node-ssh2
+
 .PHONY: help run test check demo rig rig-stop soak fuzz bench audit build release fmt
 
 help: ## Print this list
@@ -23,7 +27,7 @@ run: ## Start a bastion here with a working configuration, and print the lines t
 	@CASEMATE_BINS=$(RELEASE) scripts/run
 
 test: ## Run all tests (what CI runs)
-	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age cargo-nextest
+	@CASEMATE_TOOLS=$(TARGET)/tools scripts/need $(TEST_NEEDS)
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug $(CARGO) nextest run --locked --workspace $(ARGS)
 
@@ -57,7 +61,7 @@ rig-stop: ## End exactly what `make rig DIR=…` started
 	@$(RELEASE)/casemate-rig stop "$(DIR)"
 
 soak: ## The long forms of the tests: full sizes, 300 kills per durability (an hour or more)
-	@scripts/need openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age cargo-nextest
+	@CASEMATE_TOOLS=$(TARGET)/tools scripts/need $(TEST_NEEDS)
 	$(BUILD) --release
 	CASEMATE_SOAK=1 CASEMATE_BINS=$(RELEASE) $(CARGO) nextest run --locked --release -p casemate-tests --profile soak $(ARGS)
 

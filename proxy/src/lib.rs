@@ -10,12 +10,14 @@ mod control;
 pub mod error;
 pub mod init;
 pub mod metrics;
+mod overdue;
 pub mod policy;
+pub mod recent;
 pub mod recording;
 pub mod reload;
 pub mod server;
 pub mod session;
-mod ssh;
+pub mod ssh;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use russh::keys::{HashAlg, PublicKey};
 
-use crate::config::{Access, Config, Role, Target, is_name};
+use crate::config::{Access, Config, Content, Role, Target, is_name};
 use crate::error::Fault;
 
 /// The rules of one configuration.
@@ -125,6 +125,7 @@ pub struct Grant {
     target: Arc<Target>,
     role: Role,
     reason: String,
+    content: Content,
     until: Option<SystemTime>,
 }
 
@@ -152,6 +153,11 @@ impl Grant {
     /// Why it was granted.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// What is recorded of the content of files.
+    pub fn content(&self) -> Content {
+        self.content
     }
 
     /// When it ends; `None` for one without end, as an access line is.
@@ -346,6 +352,7 @@ impl Policy {
             target: Arc::clone(target),
             role: (*role).clone(),
             reason: access.reason.clone(),
+            content: access.content,
             until: None,
         })
     }

@@ -44,6 +44,7 @@ fn a_grant_says_who_where_and_why() {
     assert_eq!((grant.person(), grant.target().name.as_str()), ("alice", "web1"));
     assert_eq!((grant.role().login.as_str(), grant.reason(), grant.until()), ("root", "on call", None));
     assert_eq!(grant.target().address(), "192.0.2.7:22");
+    assert_eq!(grant.content(), Content::Full);
     let line = SAMPLE.lines().position(|line| line == "[[access]]").unwrap() + 1;
     assert!(grant.id().starts_with(&format!("access:{line}@")), "{}", grant.id());
 }

@@ -5,6 +5,7 @@
 //! first. Knows no protocol.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -14,12 +15,14 @@ use casemate_recorder::{
     Protocol, Recorder, Refused, Session as Recording, SessionId, SessionSpec, Ticket, TranscriptKind,
 };
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::alerts::{Alerts, Kind};
 use crate::config::Limits;
+use crate::overdue::{Overdue, Step};
 use crate::policy::{Grant, Identity, Policy};
+use crate::recent::Recent;
 
 /// How long sealing may take before the next start has to do it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,6 +94,12 @@ pub struct Session {
     purpose: Purpose,
     limits: Limits,
     began: Instant,
+    /// The age at which something was forwarded last, in milliseconds.
+    active: AtomicU64,
+    /// What it showed last, for those who watch.
+    recent: Recent,
+    /// What people are to be told before the session ends by a limit.
+    warning: watch::Sender<String>,
     recording: Recording,
     end: watch::Sender<Option<End>>,
     /// One task a channel; the transcript is closed after the last of them.
@@ -123,6 +132,9 @@ impl Session {
             identity: who,
             purpose,
             began: Instant::now(),
+            active: AtomicU64::new(0),
+            recent: Recent::default(),
+            warning: watch::Sender::default(),
             limits: policy.config().limits.clone(),
             recording,
             end: watch::Sender::new(None),
@@ -156,6 +168,40 @@ impl Session {
     /// How long it has been going on.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// What it showed last, for those who watch.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Notes that something was forwarded.
+    pub fn touch(&self) {
+        let millis = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX);
+        self.active.store(millis, Ordering::Relaxed);
+    }
+
+    /// Waits until a limit ends the session, warning those who sit at it before, and says how.
+    pub async fn overdue(&self) -> End {
+        // What is quiet at a portal is busy behind it.
+        let idle = self.limits.idle.filter(|_| matches!(self.purpose, Purpose::Work(_)));
+        let mut overdue = Overdue::new(idle, self.limits.session);
+        if !overdue.is_limited() {
+            return std::future::pending().await;
+        }
+        loop {
+            let active = Duration::from_millis(self.active.load(Ordering::Relaxed));
+            match overdue.step(self.age(), active) {
+                Step::Wait(time) => sleep(time).await,
+                Step::Warn(text) => drop(self.warning.send_replace(text)),
+                Step::End(end) => return end,
+            }
+        }
+    }
+
+    /// Returns where warnings come from.
+    pub fn warnings(&self) -> watch::Receiver<String> {
+        self.warning.subscribe()
     }
 
     /// The limits that were in force when it was opened.
@@ -302,7 +348,8 @@ fn opening(who: &Identity, purpose: &Purpose, policy: &Policy, introduction: &In
             .with(grant::TARGET, leave.target().name.as_str())
             .with(grant::ROLE, leave.role().login.as_str())
             .with(grant::ADDRESS, leave.target().address())
-            .with(grant::REASON, leave.reason());
+            .with(grant::REASON, leave.reason())
+            .with(grant::CONTENT, leave.content().name());
         if let Some(until) = leave.until().and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
             grant = grant.with(grant::UNTIL, until.as_secs());
         }

@@ -7,6 +7,7 @@
 //! `FORMAT.md` beside this crate is normative for everything that is stored.
 
 pub mod clock;
+mod elision;
 mod error;
 mod figures;
 pub mod fs;
@@ -26,6 +27,7 @@ mod threads;
 pub mod transcript;
 pub mod vault;
 
+pub use elision::Elision;
 pub use error::{Frozen, OpenError, Refused};
 pub use figures::{COMMIT_BOUNDS_US, Disk, Figures, Latency, Survey, Totals};
 pub use log::slip::Slip;

@@ -17,7 +17,8 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Gives the recorded bytes up for forwarding: those of [`Event::wire_bytes`].
+    /// Gives the recorded bytes up for forwarding: those of [`Event::wire_bytes`], and of what
+    /// [`Session::record_eliding`] left out of the record, whose digest is in it instead.
     ///
     /// [`Event::wire_bytes`]: crate::transcript::event::Event::wire_bytes
     pub fn into_bytes(self) -> Bytes {

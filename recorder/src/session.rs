@@ -1,18 +1,21 @@
 //! The handle of a session that is being recorded: where events go in.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
+use crate::elision::Elision;
 use crate::error::Frozen;
 use crate::log::slip::Slip;
 use crate::queue::{Command, Queue};
 use crate::receipt::Ticket;
 use crate::transcript::Stamp;
 use crate::transcript::block::SessionId;
-use crate::transcript::event::{Event, Side};
+use crate::transcript::event::{Event, EventType, Side};
 use crate::transcript::head::Durability;
 use crate::transcript::seal::CloseReason;
 
@@ -151,22 +154,46 @@ impl Session {
     /// Events are numbered in the order of these calls; what comes after the end of the session is not kept. A stream event must not be longer than
     /// [`STREAM_LEN_MAX`](crate::transcript::event::STREAM_LEN_MAX).
     pub fn record(&self, side: Side, event: Event) -> Ticket {
-        let shared = &self.0.shared;
         let bytes = event.wire_bytes();
+        self.take(side, [event], bytes)
+    }
+
+    /// Takes bytes of a stream without what `elision` leaves out of them: `content` are the ascending places of that in
+    /// `wire`, and a place that does not fit leaves nothing out. What is left out is counted and hashed in an event
+    /// before the rest, and the receipt covers both and holds all of `wire`. Never blocks.
+    ///
+    /// This is the only way to a receipt for bytes that the record does not hold, and it cannot be had without their digest.
+    pub fn record_eliding(
+        &self,
+        elision: &mut Elision,
+        kind: EventType,
+        wire: Bytes,
+        content: &[Range<usize>],
+    ) -> Ticket {
+        let (side, events) = (elision.side(), elision.events(kind, &wire, content));
+        self.take(side, events, wire)
+    }
+
+    /// Queues events, one behind the other and with nothing between them. The ticket is that of the last.
+    fn take(&self, side: Side, events: impl IntoIterator<Item = Event>, wire: Bytes) -> Ticket {
+        let shared = &self.0.shared;
         let at = shared.queue.now();
         let number = {
             let mut inbox = shared.inbox();
             // Nobody would ever come for it, and its ticket says so.
-            if !shared.closed.load(Ordering::Acquire) {
-                inbox.items.push(Item { side, event, at });
+            let closed = shared.closed.load(Ordering::Acquire);
+            for event in events {
+                if !closed {
+                    inbox.items.push(Item { side, event, at });
+                }
+                inbox.count += 1;
             }
-            inbox.count += 1;
             inbox.count
         };
         if !shared.marked.swap(true, Ordering::SeqCst) {
             shared.queue.mark(Arc::clone(shared));
         }
-        Ticket::new(self.clone(), number, Watermark::for_side(shared.durability, side), bytes)
+        Ticket::new(self.clone(), number, Watermark::for_side(shared.durability, side), wire)
     }
 
     pub(crate) fn reached(&self, watermark: Watermark, number: u64) -> bool {

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use casemate_recorder::transcript::block::{Block, HEADER_LEN, Kind};
 use casemate_recorder::transcript::chain::{Chain, TRAILER_LEN, events};
 use casemate_recorder::transcript::cipher::LaneKeys;
-use casemate_recorder::transcript::event::{Body, Event, Side, ssh_in, ssh_out};
+use casemate_recorder::transcript::event::{Body, Event, Side, Value, file_elided, ssh_in, ssh_out};
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::seal;
 use casemate_recorder::transcript::wrap::{Identity, UnwrapError, unwrap};
 use casemate_recorder::vault::segment_key;
 use casemate_recorder::{
-    CloseReason, Durability, OpenError, Protocol, Recorder, RecorderConfig, Session, SessionId, SessionSpec,
+    CloseReason, Durability, Elision, OpenError, Protocol, Recorder, RecorderConfig, Session, SessionId, SessionSpec,
     TranscriptKind,
 };
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -48,10 +48,15 @@ struct Read {
     output: Vec<u8>,
     end: Kind,
     segments: usize,
+    /// The last word on what was left out: how much, and its digest.
+    elided: Option<(u64, Vec<u8>)>,
+    /// The stream bytes that CLOSE states.
+    totals: Option<[u64; 2]>,
 }
 
 fn read(vault: &Path, session: SessionId) -> Option<Read> {
-    let mut out = Read { input: Vec::new(), output: Vec::new(), end: Kind::Head, segments: 0 };
+    let mut out =
+        Read { input: Vec::new(), output: Vec::new(), end: Kind::Head, segments: 0, elided: None, totals: None };
     let mut chain = Chain::new(session);
     let mut entries = Vec::new();
     let mut key = None;
@@ -74,7 +79,11 @@ fn read(vault: &Path, session: SessionId) -> Option<Read> {
                 }
                 Kind::Data | Kind::Micro => entries.extend(events(&block, &keys).unwrap()),
                 Kind::Seal | Kind::Close => {
-                    seal::verify(key.as_ref().unwrap(), &block.raw[..HEADER_LEN], block.payload).unwrap();
+                    let key = key.as_ref().unwrap();
+                    let statement = seal::verify(key, &block.raw[..HEADER_LEN], block.payload).unwrap();
+                    if block.header.kind == Kind::Close {
+                        out.totals = Some(seal::decode_statement::<seal::Close>(statement).unwrap().bytes);
+                    }
                 }
                 _ => {}
             }
@@ -88,6 +97,11 @@ fn read(vault: &Path, session: SessionId) -> Option<Read> {
     entries.sort_by_key(|(_, entry)| entry.seq);
     assert!(entries.iter().map(|(_, entry)| entry.seq).eq(0..entries.len() as u64), "event numbers are dense");
     for (_, entry) in entries {
+        if let (Some(Value::Uint(total)), Some(Value::Bytes(digest))) =
+            (entry.event.get(file_elided::TOTAL), entry.event.get(file_elided::BLAKE3))
+        {
+            out.elided = Some((*total, digest.to_vec()));
+        }
         match entry.event.body {
             Body::Stream(data) if entry.event.kind == ssh_in::TYPE => out.input.extend_from_slice(&data),
             Body::Stream(data) => out.output.extend_from_slice(&data),
@@ -143,6 +157,32 @@ async fn what_was_recorded_is_in_the_vault_after_close() {
         assert!(read.segments > 1, "{} segments", read.segments);
         stop(recorder).await;
     }
+}
+
+#[tokio::test]
+async fn content_that_is_left_out_goes_on_against_its_digest_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    let mut elision = Elision::new(3, Side::Client);
+    let (mut all, mut kept) = (Vec::new(), Vec::new());
+    for number in 0..200u32 {
+        let wire = Bytes::from(format!("head {number} CONTENT {number} tail"));
+        let start = wire.iter().position(|byte| *byte == b'C').unwrap();
+        let place = start..wire.len() - 5;
+        kept.extend_from_slice(&[&wire[..place.start], &wire[place.end..]].concat());
+        all.extend_from_slice(&wire[place.clone()]);
+        let ticket = session.record_eliding(&mut elision, ssh_in::TYPE, wire.clone(), std::slice::from_ref(&place));
+        assert_eq!(ticket.len(), wire.len());
+        assert_eq!(ticket.receipt().await.unwrap().into_bytes(), wire, "the receipt holds all of it");
+    }
+    session.close(CloseReason::Client, None).await.unwrap();
+    let read = wait_for(dir.path().join("vault"), session.id()).await;
+    assert_eq!(read.input, kept, "the record holds the rest");
+    let digest = blake3::hash(&all);
+    assert_eq!(read.elided, Some((all.len() as u64, digest.as_bytes().to_vec())));
+    assert_eq!(read.totals, Some([(kept.len() + all.len()) as u64, 0]), "CLOSE counts what went on");
+    stop(recorder).await;
 }
 
 #[tokio::test]

@@ -15,12 +15,12 @@ use zeroize::Zeroizing;
 use crate::export::{self, Format};
 use crate::play::{self, Goto, parse_goto, parse_offset, parse_speed};
 use crate::reader::{End, Transcript};
-use crate::safe::visible;
 use crate::tail::spooled;
 use crate::time::{now_us, parse_time};
 use crate::vault::Vault;
 use crate::verify::{self, Options, textfile};
 use crate::{ReplayError, ls, show};
+use casemate_screen::safe::visible;
 
 /// Exit status of `verify` for a person who asks for help.
 const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \

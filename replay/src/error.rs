@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use casemate_recorder::transcript::block::BlockError;
 use casemate_recorder::transcript::chain::ChainError;
 
-use crate::safe::visible;
+use casemate_screen::safe::visible;
 
 /// Why a verb could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

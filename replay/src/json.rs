@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use casemate_recorder::transcript::event::Value;
 use serde::Serialize;
 
-use crate::safe::is_hostile;
+use casemate_screen::safe::is_hostile;
 
 /// One JSON object on one line.
 #[derive(Debug)]

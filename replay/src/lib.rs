@@ -10,7 +10,6 @@ mod json;
 mod ls;
 pub mod play;
 pub mod reader;
-mod safe;
 mod show;
 mod tail;
 mod time;

@@ -15,10 +15,10 @@ use casemate_recorder::transcript::wrap::{Identity, unwrap};
 use crate::ReplayError;
 use crate::json::Object;
 use crate::reader::SegmentReader;
-use crate::safe::visible;
 use crate::time::rfc3339;
 use crate::vault::Vault;
 use crate::verify::{Logged, logged_sessions};
+use casemate_screen::safe::visible;
 
 /// The last block of a transcript is at most this long: a statement and a signature.
 const END_LEN_MAX: u64 = 64 * 1024;

@@ -1,36 +1,72 @@
 //! `show`: what happened in a session, one item a line. Streams are left to `export`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use casemate_recorder::transcript::event::{
-    Body, Event, EventType, Lane, Value, chan_close, chan_open, eof, exec, exit, gap, pty, refused, reply, request,
-    resize, subsystem, unreachable,
+    Body, Event, EventType, Lane, Value, chan_close, chan_open, eof, exec, exit, file_close, file_command, file_digest,
+    file_elided, file_lost, gap, pty, refused, reply, request, resize, subsystem, unreachable,
 };
 
 use crate::ReplayError;
 use crate::json::{Object, hex};
 use crate::reader::Transcript;
-use crate::safe::visible;
 use crate::time::offset;
+use casemate_screen::safe::{Piece, Utf8Stream, push_visible, visible};
 
 /// What belongs to the mechanics of a channel and says nothing about what was done.
 const LEFT_OUT: [EventType; 7] =
     [chan_open::TYPE, pty::TYPE, resize::TYPE, eof::TYPE, chan_close::TYPE, request::TYPE, reply::TYPE];
 
+/// Digests that are told anew every so often: only the last says something that nothing else does.
+#[derive(Debug, Default)]
+struct Running(BTreeMap<(u32, EventType, Option<u64>), (u64, Event)>);
+
+impl Running {
+    /// Keeps an event that a later one may overtake, and gives any other back.
+    fn take(&mut self, t_us: u64, event: Event) -> Option<Event> {
+        let number = |field| match event.get(field) {
+            Some(Value::Uint(number)) => Some(*number),
+            _ => None,
+        };
+        let place = match event.kind {
+            // One for each side that content passes from.
+            file_elided::TYPE => number(file_elided::SIDE),
+            file_digest::TYPE => number(file_digest::FILE),
+            file_close::TYPE => {
+                self.0.remove(&(event.chan, file_digest::TYPE, number(file_close::FILE)));
+                return Some(event);
+            }
+            _ => return Some(event),
+        };
+        self.0.insert((event.chan, event.kind, place), (t_us, event));
+        None
+    }
+}
+
 pub(crate) fn run(transcript: &Transcript, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
+    let mut running = Running::default();
     for event in transcript.events(&Lane::ALL) {
         let (t_us, entry) = event?;
-        let event = &entry.event;
-        let Body::Map(fields) = &event.body else { continue };
-        if LEFT_OUT.contains(&event.kind) {
-            continue;
+        if let Some(event) = running.take(t_us, entry.event) {
+            write_item(t_us, &event, json, out)?;
         }
-        let named: Vec<(String, &Value)> = fields.iter().map(|(key, value)| (name(event, *key), value)).collect();
-        let line = if json { json_line(t_us, event, &named) } else { text_line(t_us, event, &named) };
-        writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))?;
     }
+    let mut last: Vec<(u64, Event)> = running.0.into_values().collect();
+    last.sort_by_key(|(t_us, _)| *t_us);
+    last.iter().try_for_each(|(t_us, event)| write_item(*t_us, event, json, out))?;
     out.flush().map_err(ReplayError::io("write to", Path::new("the output")))
+}
+
+fn write_item(t_us: u64, event: &Event, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
+    let Body::Map(fields) = &event.body else { return Ok(()) };
+    if LEFT_OUT.contains(&event.kind) {
+        return Ok(());
+    }
+    let named: Vec<(String, &Value)> = fields.iter().map(|(key, value)| (name(event, *key), value)).collect();
+    let line = if json { json_line(t_us, event, &named) } else { text_line(t_us, event, &named) };
+    writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))
 }
 
 /// Names a field: the few that many kinds of item share have one name for all, the rest keep that of the vocabulary.
@@ -38,9 +74,9 @@ fn name(event: &Event, key: u8) -> String {
     let label = event.kind.spec().and_then(|spec| spec.fields.iter().find(|(own, _)| *own == key));
     let label = label.map_or_else(|| format!("field{key}"), |(_, label)| (*label).to_owned());
     let shared = match (event.kind, label.as_str()) {
-        (exec::TYPE, "command") | (subsystem::TYPE, "name") => "command",
+        (exec::TYPE, "command") | (subsystem::TYPE, "name") | (file_command::TYPE, "argv") => "command",
         (exit::TYPE, "status" | "signal") => "result",
-        (refused::TYPE | unreachable::TYPE | gap::TYPE, "reason") => "error",
+        (refused::TYPE | unreachable::TYPE | gap::TYPE, "reason") | (file_lost::TYPE, "why") => "error",
         (_, label) => label,
     };
     shared.to_owned()
@@ -64,7 +100,7 @@ fn text_value(name: &str, value: &Value) -> String {
         Value::Uint(number) => number.to_string(),
         Value::Text(text) => visible(text),
         Value::Bytes(bytes) if name == "blake3" => hex(bytes),
-        Value::Bytes(bytes) => visible(&String::from_utf8_lossy(bytes)),
+        Value::Bytes(bytes) => visible_bytes(bytes),
         Value::List(values) => {
             let values: Vec<String> = values.iter().map(|value| text_value(name, value)).collect();
             format!("[{}]", values.join(", "))
@@ -72,9 +108,50 @@ fn text_value(name: &str, value: &Value) -> String {
     }
 }
 
+/// Shows bytes: characters where they are some, the others by number, so that no two paths look alike.
+fn visible_bytes(bytes: &[u8]) -> String {
+    let (mut decoder, mut out) = (Utf8Stream::default(), String::new());
+    let mut push = |piece| match piece {
+        Piece::Char(c) => push_visible(&mut out, c),
+        Piece::Byte(byte) => out.push_str(&format!("\\x{byte:02x}")),
+    };
+    decoder.feed(bytes, &mut push);
+    decoder.finish(&mut push);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_digests_that_run_the_last_is_shown_unless_the_file_was_closed() {
+        let digest = |file: u64, bytes: u64| {
+            Event::map(file_digest::TYPE, 1).with(file_digest::FILE, file).with(file_digest::BYTES, bytes)
+        };
+        let elided = |side: u64, total: u64| {
+            Event::map(file_elided::TYPE, 1).with(file_elided::SIDE, side).with(file_elided::TOTAL, total)
+        };
+        let mut running = Running::default();
+        for event in [digest(0, 1), digest(1, 1), digest(0, 2), elided(0, 5), elided(1, 6), elided(0, 7)] {
+            assert_eq!(running.take(3, event), None);
+        }
+        let close = Event::map(file_close::TYPE, 1).with(file_close::FILE, 1u64);
+        assert_eq!(running.take(4, close.clone()), Some(close));
+        let left: Vec<Event> = running.0.into_values().map(|(_, event)| event).collect();
+        assert_eq!(left, [digest(0, 2), elided(0, 7), elided(1, 6)]);
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_shown_whole() {
+        assert_eq!(visible_bytes(b"/tmp/\xff\xc3\xa9\x1b[2J\xe2\x82"), "/tmp/\\xffé␛[2J\\xe2\\x82");
+        let event = Event::map(file_close::TYPE, 0).with(file_close::PATH, b"/\xff".as_slice());
+        let fields = [(name(&event, 2), event.get(file_close::PATH).unwrap())];
+        assert_eq!(
+            json_line(9, &event, &fields),
+            r#"{"t_us":9,"type":"file.close","chan":0,"path":{"base64":"L/8="}}"#
+        );
+    }
 
     #[test]
     fn items_carry_the_shared_names_and_nothing_that_steers() {

@@ -12,8 +12,8 @@ use casemate_recorder::log::tile::TileName;
 use casemate_recorder::transcript::block::SessionId;
 
 use crate::ReplayError;
-use crate::safe::visible;
 use crate::time::day_path;
+use casemate_screen::safe::visible;
 
 /// A vault on disk.
 #[derive(Debug, Clone)]

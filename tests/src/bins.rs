@@ -1,6 +1,6 @@
 //! Where the built programs are. Knows paths and nothing of what the programs do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -20,4 +20,13 @@ pub fn path(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("where does this program lie")?;
     let beside = this.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|program| program.is_file());
     beside.with_context(|| format!("{name} is missing beside {}: run `cargo build --workspace --bins`", this.display()))
+}
+
+/// Returns where `scripts/need` puts what no package of Debian has: `tools` in cargo's target directory.
+///
+/// # Errors
+/// When our own programs are not where cargo puts them.
+pub fn tools() -> Result<PathBuf> {
+    let target = path("casemate")?.ancestors().nth(2).map(Path::to_owned);
+    Ok(target.context("a program of ours lies outside a target directory")?.join("tools"))
 }

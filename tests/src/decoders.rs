@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use casemate::ssh::files::{Seen, Tap};
 use casemate_certs::trust::{Trust, TrustFile};
 use casemate_recorder::Slip;
 use casemate_recorder::journal::record;
@@ -12,17 +13,17 @@ use casemate_recorder::log::tile::{TileName, push_entry, read_entries, read_hash
 use casemate_recorder::transcript::block::{Block, HEADER_LEN, Header, PLAIN_LEN_MAX, link};
 use casemate_recorder::transcript::chain;
 use casemate_recorder::transcript::cipher::LaneKeys;
-use casemate_recorder::transcript::event;
+use casemate_recorder::transcript::event::{self, Side};
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::wrap::{Identity, unwrap};
-use casemate_replay::play::paint::{Painter, first_forbidden};
-use casemate_replay::play::screen::{Screen, Stream, drawable};
+use casemate_screen::paint::{Painter, first_forbidden};
+use casemate_screen::screen::{Screen, Stream, drawable};
 
 /// A check of any bytes; it panics where they do what they must not.
 pub type Check = fn(&[u8]);
 
 /// All checks, by the name of their fuzz target.
-pub const ALL: [(&str, Check); 10] = [
+pub const ALL: [(&str, Check); 11] = [
     ("event", event),
     ("block", block),
     ("head", head),
@@ -33,6 +34,7 @@ pub const ALL: [(&str, Check); 10] = [
     ("trust", trust),
     ("signatures", signatures),
     ("screen", screen),
+    ("files", files),
 ];
 
 /// Events: what decodes says the same when it is written and read again.
@@ -197,6 +199,53 @@ pub fn screen(data: &[u8]) {
     painter.leave(&mut painted);
     assert_eq!(first_forbidden(&painted), None);
     assert_eq!(screen.resets(), 0, "the emulator failed");
+}
+
+/// Conversations about files, of any bytes from both sides: however they are cut, the same is told of them and the same
+/// bytes are content; places of content lie where they can, and every event fits the format.
+pub fn files(data: &[u8]) {
+    let Some((kind, mut rest)) = data.split_first() else { return };
+    // Pieces: a length, with the side in its upper bit.
+    let mut talk = Vec::new();
+    while let Some((head, after)) = rest.split_first_chunk() {
+        let head = u16::from_le_bytes(*head);
+        let side = if head & 0x8000 == 0 { Side::Client } else { Side::Target };
+        let (piece, after) = after.split_at(after.len().min(usize::from(head & 0x0fff)));
+        talk.push((side, piece));
+        rest = after;
+    }
+    let listen = |cut: usize| {
+        let tap = match kind & 3 {
+            0 | 1 => Some(Tap::sftp(7)),
+            2 => Tap::command(7, b"scp -r -t /tmp/x"),
+            _ => Tap::command(7, b"scp -f /tmp/x"),
+        };
+        let (mut tap, mut seen) = (tap.unwrap_or_else(|| Tap::sftp(7)), Seen::default());
+        let mut content: [Vec<u8>; 2] = Default::default();
+        for (side, piece) in &talk {
+            for piece in piece.chunks(cut) {
+                tap.feed(*side, piece, &mut seen);
+                let mut end = 0;
+                for place in seen.content.drain(..) {
+                    assert!(end <= place.start && place.start < place.end && place.end <= piece.len(), "{place:?}");
+                    end = place.end;
+                    let [client, target] = &mut content;
+                    let content = if *side == Side::Client { client } else { target };
+                    content.extend_from_slice(piece.get(place).unwrap_or_default());
+                }
+            }
+        }
+        tap.finish(&mut seen);
+        (seen.events, content)
+    };
+    let whole = listen(usize::MAX);
+    for event in &whole.0 {
+        let mut encoded = Vec::new();
+        event::encode(&mut encoded, u64::MAX, u64::MAX, event);
+        assert!(encoded.len() <= event::EVENT_LEN_MAX, "{} is {} bytes long", event.kind, encoded.len());
+    }
+    assert_eq!(listen(1), whole);
+    assert_eq!(listen(7), whole);
 }
 
 #[cfg(test)]

@@ -30,12 +30,16 @@ pub const PORTAL: &str = "portal";
 pub struct Options {
     /// The durability to write into the configuration; the product's default when `None`.
     pub durability: Option<String>,
+    /// What the access line says about the content of files; the product's default when `None`.
+    pub content: Option<String>,
     /// Whether recordings are written in the clear.
     pub clear: bool,
     /// More lines for the target's sshd.
     pub sshd: String,
     /// Entries for `[limits]`, over those that the rig sets.
     pub limits: Table,
+    /// Whether clients may use MACs without encrypt-then-MAC.
+    pub plain_macs: bool,
     /// More persons, targets and access lines, in the words of the configuration file.
     pub more: String,
     /// Other settings; tables are joined with those that the rig writes.
@@ -259,7 +263,8 @@ impl Memory {
 
 /// Turns the configuration that `init` wrote into the rig's.
 fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, options: &Options) -> Result<Table> {
-    config.insert("listen".to_owned(), table([("ssh", list([&format!("127.0.0.1:{port}")]))]));
+    let listen = [("ssh", list([&format!("127.0.0.1:{port}")])), ("plain_macs", Value::from(options.plain_macs))];
+    config.insert("listen".to_owned(), table(listen));
     if let Some(durability) = &options.durability {
         config.insert("durability".to_owned(), Value::from(durability.as_str()));
     }
@@ -293,6 +298,14 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
     let user = target.user.as_str();
     let role =
         table([("login", Value::from(user)), ("key_file", Value::from(target.identity().display().to_string()))]);
+    let mut access = vec![
+        ("person", Value::from(PERSON)),
+        ("targets", list([TARGET])),
+        ("roles", list([user])),
+        ("reason", Value::from("the rig")),
+    ];
+    access.extend(options.content.as_deref().map(|content| ("content", Value::from(content))));
+    let access = access.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let lists = [
         ("person", table([("name", Value::from(PERSON)), ("keys", list([public])), ("duties", list(["admin"]))])),
         (
@@ -305,15 +318,7 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
                 ("role", Value::Array(vec![role])),
             ]),
         ),
-        (
-            "access",
-            table([
-                ("person", Value::from(PERSON)),
-                ("targets", list([TARGET])),
-                ("roles", list([user])),
-                ("reason", Value::from("the rig")),
-            ]),
-        ),
+        ("access", Value::Table(access)),
     ];
     let more: Table = options.more.parse()?;
     for (name, first) in lists {

@@ -1,4 +1,5 @@
-//! The relay under load: back-pressure without deadlock, bounded memory, order at the end, nothing left behind.
+//! The relay under load: back-pressure without deadlock, bounded memory, order at the end, nothing left behind. Where it
+//! matters, also inside a jump, where each byte passes the bastion's SSH twice on its way to the client.
 //!
 //! Sizes are small in `make test` and those of the acceptance list in `make soak`.
 
@@ -54,12 +55,10 @@ fn peak_rss<T>(lab: &Lab, work: impl FnOnce() -> T) -> (T, u64) {
     })
 }
 
-#[test]
-fn duplex_cat_does_not_deadlock() {
+fn duplex_cat_does_not_deadlock(route: Route) {
     let lab = Lab::start().unwrap();
     let bytes = pick(24, 200) * MIB;
-    let mut ssh =
-        lab.client.ssh(Route::Through, &[]).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ssh = lab.client.ssh(route, &[]).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut to = ssh.stdin.take().unwrap();
     let writer = std::thread::spawn(move || std::io::copy(&mut Noise::new(1).take_bytes(bytes), &mut to).unwrap());
     assert_eq!(digest(ssh.stdout.take().unwrap()), (bytes, hash_of(1, bytes)));
@@ -68,32 +67,40 @@ fn duplex_cat_does_not_deadlock() {
 }
 
 #[test]
-fn a_stalled_channel_stalls_no_other() {
+fn duplex_cat_does_not_deadlock_through() {
+    duplex_cat_does_not_deadlock(Route::Through);
+}
+
+#[test]
+fn duplex_cat_does_not_deadlock_inside() {
+    duplex_cat_does_not_deadlock(Route::Inside);
+}
+
+fn a_stalled_channel_stalls_no_other(route: Route) {
     let lab = Lab::start().unwrap();
     let socket = lab.dir.join("mux");
     let path = format!("ControlPath={}", socket.display());
-    let mut master = lab.client.ssh(Route::Through, &["-o", &path, "-o", "ControlMaster=yes", "-N"]).spawn().unwrap();
+    let mut master = lab.client.ssh(route, &["-o", &path, "-o", "ControlMaster=yes", "-N"]).spawn().unwrap();
     assert!(wait_until(Duration::from_secs(30), || socket.exists()));
     let options = ["-o", path.as_str()];
     // A download that nobody reads, and an upload that nobody takes.
-    let mut down =
-        lab.client.ssh(Route::Through, &options).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
+    let mut down = lab.client.ssh(route, &options).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(2));
     let bytes = pick(4, 64) * MIB;
     for _ in 0..3 {
         let start = Instant::now();
-        let done = lab.exec_with(Route::Through, &options, &format!("{} source {bytes} 9", peer()), nothing()).unwrap();
+        let done = lab.exec_with(route, &options, &format!("{} source {bytes} 9", peer()), nothing()).unwrap();
         assert_eq!(blake3::hash(&done.stdout), hash_of(9, bytes));
         assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     }
-    let mut up = lab.client.ssh(Route::Through, &options).arg("sleep 600").stdin(Stdio::piped()).spawn().unwrap();
+    let mut up = lab.client.ssh(route, &options).arg("sleep 600").stdin(Stdio::piped()).spawn().unwrap();
     let mut to = up.stdin.take().unwrap();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut Noise::new(2), &mut to);
     });
     std::thread::sleep(Duration::from_secs(2));
     for _ in 0..3 {
-        let done = lab.exec_with(Route::Through, &options, &format!("{} source {bytes} 9", peer()), nothing()).unwrap();
+        let done = lab.exec_with(route, &options, &format!("{} source {bytes} 9", peer()), nothing()).unwrap();
         assert_eq!(blake3::hash(&done.stdout), hash_of(9, bytes));
     }
     // The stalled download is alive: what it was sent so far is still to be had.
@@ -107,15 +114,24 @@ fn a_stalled_channel_stalls_no_other() {
 }
 
 #[test]
-fn slow_readers_cost_bounded_memory() {
+fn a_stalled_channel_stalls_no_other_through() {
+    a_stalled_channel_stalls_no_other(Route::Through);
+}
+
+#[test]
+fn a_stalled_channel_stalls_no_other_inside() {
+    a_stalled_channel_stalls_no_other(Route::Inside);
+}
+
+fn slow_readers_cost_bounded_memory(route: Route) {
     let lab = Lab::start().unwrap();
-    lab.exec(Route::Through, "true").unwrap();
+    lab.exec(route, "true").unwrap();
     let before = rss(lab.bastion.process.pid);
     let bytes = pick(96, 2048) * MIB;
 
     // A client that reads slowly at first, while the target has much to say.
     let ((), peak) = peak_rss(&lab, || {
-        let mut ssh = lab.client.ssh(Route::Through, &[]);
+        let mut ssh = lab.client.ssh(route, &[]);
         let mut child = ssh.arg(format!("{} source {bytes} 4", peer())).stdout(Stdio::piped()).spawn().unwrap();
         let mut from = child.stdout.take().unwrap();
         let mut hash = blake3::Hasher::new();
@@ -138,12 +154,22 @@ fn slow_readers_cost_bounded_memory() {
     let rate = pick(6, 8) * MIB;
     let (done, peak) = peak_rss(&lab, || {
         let command = format!("{} sink {rate}", peer());
-        run(lab.client.ssh(Route::Through, &[]).arg(command), Noise::new(6).take_bytes(bytes), PATIENCE).unwrap()
+        run(lab.client.ssh(route, &[]).arg(command), Noise::new(6).take_bytes(bytes), PATIENCE).unwrap()
     });
     assert_eq!(done.out(), format!("{bytes} {}\n", hash_of(6, bytes).to_hex()));
     let grown = peak.saturating_sub(before) / MIB;
     eprintln!("slow target: {grown} MiB more than at rest, at {} MiB transferred", bytes / MIB);
     assert!(grown <= 96, "the bastion grew by {grown} MiB for a slow target");
+}
+
+#[test]
+fn slow_readers_cost_bounded_memory_through() {
+    slow_readers_cost_bounded_memory(Route::Through);
+}
+
+#[test]
+fn slow_readers_cost_bounded_memory_inside() {
+    slow_readers_cost_bounded_memory(Route::Inside);
 }
 
 #[test]
@@ -187,19 +213,28 @@ client.close()
     assert_eq!(digest(fs::File::open(&got).unwrap()), (bytes, hash_of(9, bytes)));
 }
 
-#[test]
-fn keys_can_change_every_mebibyte() {
+fn keys_can_change_every_mebibyte(route: Route) {
     let lab = Lab::with(&Options { sshd: "RekeyLimit 1M".to_owned(), ..Options::default() }).unwrap();
     let bytes = pick(24, 1024) * MIB;
     let options = ["-o", "RekeyLimit=1M"];
-    let mut ssh = lab.client.ssh(Route::Through, &options);
+    let mut ssh = lab.client.ssh(route, &options);
     let mut child = ssh.arg(format!("{} source {bytes} 5", peer())).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(digest(child.stdout.take().unwrap()), (bytes, hash_of(5, bytes)));
     assert!(child.wait().unwrap().success());
     let command = format!("{} sink", peer());
     let input = Noise::new(5).take_bytes(bytes);
-    let done = run(lab.client.ssh(Route::Through, &options).arg(command), input, PATIENCE).unwrap();
+    let done = run(lab.client.ssh(route, &options).arg(command), input, PATIENCE).unwrap();
     assert_eq!(done.out(), format!("{bytes} {}\n", hash_of(5, bytes).to_hex()));
+}
+
+#[test]
+fn keys_can_change_every_mebibyte_through() {
+    keys_can_change_every_mebibyte(Route::Through);
+}
+
+#[test]
+fn keys_can_change_every_mebibyte_inside() {
+    keys_can_change_every_mebibyte(Route::Inside);
 }
 
 // The target may send the exit status before the last data (notes on OpenSSH's order): it must not cut the tail.
@@ -223,20 +258,18 @@ fn at_rest(lab: &Lab) -> (u64, usize) {
     (rss(lab.bastion.process.pid), open_files(lab.bastion.process.pid))
 }
 
-#[test]
-fn a_writer_that_waits_goes_away_with_its_peer() {
+fn a_writer_that_waits_goes_away_with_its_peer(route: Route) {
     let lab = Lab::start().unwrap();
     let rounds = pick(6, 50);
     let mut at_rest_after = Vec::new();
     for round in 0..rounds + 2 {
         // The client goes while the target has more to say than anybody reads.
-        let mut child =
-            lab.client.ssh(Route::Through, &[]).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = lab.client.ssh(route, &[]).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(700));
         child.kill().unwrap();
         child.wait().unwrap();
         // The target goes while the client has more to send than anybody takes.
-        let mut ssh = lab.client.ssh(Route::Through, &[]);
+        let mut ssh = lab.client.ssh(route, &[]);
         let mut child = ssh.arg(format!("exec {} deaf 1", peer())).stdin(Stdio::piped()).spawn().unwrap();
         let mut to = child.stdin.take().unwrap();
         let writer = std::thread::spawn(move || {
@@ -270,6 +303,16 @@ fn a_writer_that_waits_goes_away_with_its_peer() {
         lab.target.process.descendants().is_empty()
             || wait_until(Duration::from_secs(10), || lab.target.process.descendants().is_empty())
     );
+}
+
+#[test]
+fn a_writer_that_waits_goes_away_with_its_peer_through() {
+    a_writer_that_waits_goes_away_with_its_peer(Route::Through);
+}
+
+#[test]
+fn a_writer_that_waits_goes_away_with_its_peer_inside() {
+    a_writer_that_waits_goes_away_with_its_peer(Route::Inside);
 }
 
 #[test]

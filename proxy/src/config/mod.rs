@@ -85,6 +85,8 @@ pub struct Listen {
     pub ssh: Vec<SocketAddr>,
     /// Figures for Prometheus and the state of health, over HTTP; none unless configured.
     pub metrics: Vec<SocketAddr>,
+    /// Whether clients may use MACs without encrypt-then-MAC.
+    pub plain_macs: bool,
 }
 
 /// A private key and the file it came from. Has no `Debug`, so that no log line can show it.
@@ -107,7 +109,7 @@ pub struct Limits {
     pub probes: u32,
     /// Connections of one source address (IPv4 /32, IPv6 /64) that have not logged in yet.
     pub preauth_per_source: usize,
-    /// Connections of all sources that have not logged in yet.
+    /// Connections of all sources that have not logged in yet; one more pushes the oldest out.
     pub preauth_global: usize,
     /// Live sessions of the node.
     pub sessions: usize,
@@ -127,6 +129,10 @@ pub struct Limits {
     pub dial: Duration,
     /// How long a target may take to answer a channel request.
     pub reply: Duration,
+    /// How long a session may be quiet; without end when `None`.
+    pub idle: Option<Duration>,
+    /// How long a session may last; without end when `None`.
+    pub session: Option<Duration>,
     /// How long sessions may go on after SIGTERM.
     pub drain: Duration,
     /// Bytes that one channel may queue towards a slow client before the target is slowed.
@@ -144,7 +150,7 @@ impl Default for Limits {
             attempts: 6,
             probes: 20,
             preauth_per_source: 10,
-            preauth_global: 1_000,
+            preauth_global: 10_000,
             sessions: 200,
             sessions_per_person: 5,
             channels: 10,
@@ -154,6 +160,8 @@ impl Default for Limits {
             tcp_user_timeout: Duration::from_secs(60),
             dial: Duration::from_secs(20),
             reply: Duration::from_secs(20),
+            idle: None,
+            session: None,
             drain: Duration::from_secs(30),
             backlog: 4 * 1024 * 1024,
             backlog_max: 32 * 1024 * 1024,
@@ -263,6 +271,29 @@ pub enum TargetAuth {
     Key(KeyFile),
 }
 
+/// What is recorded of the content of files that pass by SFTP or scp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Content {
+    /// All of it.
+    #[default]
+    Full,
+    /// How much, and its BLAKE3.
+    Hash,
+}
+
+impl Content {
+    /// Both, with their names in the configuration and the record.
+    pub const ALL: [(&str, Self); 2] = [("full", Self::Full), ("hash", Self::Hash)];
+
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Hash => "hash",
+        }
+    }
+}
+
 /// A line that lets a person reach targets under roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
@@ -274,6 +305,8 @@ pub struct Access {
     pub roles: Vec<String>,
     /// Why, in the record of each session.
     pub reason: String,
+    /// What is recorded of the content of files.
+    pub content: Content,
     /// Line in the file, from 1.
     pub line: usize,
 }

@@ -14,7 +14,7 @@ use russh::keys::PublicKey;
 
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
-    Access, Config, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
+    Access, Config, Content, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
     VaultConfig, check, encryption,
 };
 
@@ -176,8 +176,9 @@ impl Parser<'_, '_> {
                 "give figures a port of their own",
             );
         }
+        let plain_macs = table.boolean("plain_macs").is_some_and(|allowed| allowed.value);
         table.finish();
-        (!ssh.is_empty()).then_some(Listen { ssh, metrics })
+        (!ssh.is_empty()).then_some(Listen { ssh, metrics, plain_macs })
     }
 
     fn host_keys(&self, root: &mut Fields<'_, '_>) -> Vec<Located<KeyFile>> {
@@ -240,6 +241,9 @@ impl Parser<'_, '_> {
         duration("dial", &mut limits.dial, 600);
         duration("reply", &mut limits.reply, 600);
         duration("drain", &mut limits.drain, 24 * 3600);
+        let day = Duration::from_secs(24 * 3600);
+        limits.idle = table.duration("idle", second..=day).map(|idle| idle.value);
+        limits.session = table.duration("session", second..=day * 30).map(|session| session.value);
         number(&mut table, "attempts", &mut limits.attempts, 100);
         number(&mut table, "probes", &mut limits.probes, 1_000);
         number(&mut table, "preauth_per_source", &mut limits.preauth_per_source, 100_000);
@@ -393,8 +397,19 @@ impl Parser<'_, '_> {
                 reason.value
             },
         );
+        let content = self.content(&mut table);
         table.finish();
-        AccessDraft { person, targets, roles, reason, line }
+        AccessDraft { person, targets, roles, reason, content, line }
+    }
+
+    fn content(&self, table: &mut Fields<'_, '_>) -> Content {
+        let Some(text) = table.text("content") else { return Content::default() };
+        let known = Content::ALL.into_iter().find(|(name, _)| *name == text.value);
+        if known.is_none() {
+            let what = format!("content {:?} is not known", text.value);
+            self.reader.complain(text.line, what, "write \"full\", or \"hash\" to keep file content out of the record");
+        }
+        known.map_or_else(Content::default, |(_, content)| content)
     }
 
     fn list(&self, table: &mut Fields<'_, '_>, field: &'static str) -> Vec<Located<String>> {
@@ -469,12 +484,13 @@ pub(super) struct AccessDraft {
     pub(super) targets: Vec<Located<String>>,
     pub(super) roles: Vec<Located<String>>,
     pub(super) reason: String,
+    pub(super) content: Content,
     pub(super) line: usize,
 }
 
 impl AccessDraft {
     pub(super) fn accept(self, person: String, targets: Vec<String>, roles: Vec<String>) -> Access {
-        Access { person, targets, roles, reason: self.reason, line: self.line }
+        Access { person, targets, roles, reason: self.reason, content: self.content, line: self.line }
     }
 }
 

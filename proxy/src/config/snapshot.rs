@@ -76,7 +76,7 @@ fn target(target: &Target) -> Value {
     ])
 }
 
-/// `[line, person, [target, …], [role, …], reason]`
+/// `[line, person, [target, …], [role, …], reason, content]`
 fn access(access: &Access) -> Value {
     Value::List(vec![
         Value::Uint(access.line as u64),
@@ -84,6 +84,7 @@ fn access(access: &Access) -> Value {
         texts(&access.targets),
         texts(&access.roles),
         access.reason.as_str().into(),
+        access.content.name().into(),
     ])
 }
 

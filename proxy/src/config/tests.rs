@@ -140,6 +140,13 @@ fn every_bad_value_is_refused_with_its_line_and_remedy() {
         Bad("\"127.0.0.1:2222\"", "\"127.0.0.1:70000\"", 10, &["no address and port"]),
         Bad("notice = \"Recorded.\"", "notice = \"\"", 6, &["notice is empty", "plain lines"]),
         Bad("notice = \"Recorded.\"", "notice = \"\\u001b[2J\"", 6, &["control characters"]),
+        Bad(
+            "reason = \"on call\"",
+            "content = \"none\"",
+            62,
+            &["content \"none\" is not known", "write \"full\", or \"hash\" to keep file content out"],
+        ),
+        Bad("reason = \"on call\"", "content = 1", 62, &["content"]),
         Bad("reason = \"on call\"", "reason = \"on\\ncall\"", 62, &["reason is over", "one plain line"]),
         // Names.
         Bad("node = \"bastion-1\"", "node = \"Bastion\"", 1, &["node is no name: \"Bastion\"", "a lower-case letter"]),
@@ -350,6 +357,24 @@ fn the_snapshot_fits_its_events_and_holds_no_key() {
 }
 
 #[test]
+fn what_is_recorded_of_file_content_is_said_with_the_access_and_in_the_snapshot() {
+    use casemate_recorder::transcript::event::{Value, config as field};
+    let home = Home::new();
+    let text = SAMPLE.replace("reason = \"on call\"", "reason = \"on call\"\ncontent = \"hash\"");
+    let config = home.load(&text).unwrap_or_else(|error| panic!("{error}"));
+    let contents: Vec<Content> = config.access.iter().map(|access| access.content).collect();
+    assert_eq!(contents, [Content::Hash, Content::Full]);
+    let events = config.events("start");
+    let lines = events.iter().find_map(|event| event.get(field::ACCESS)).unwrap();
+    let Value::List(lines) = lines else { panic!("{lines:?}") };
+    let last = |line: &Value| match line {
+        Value::List(fields) => fields.last().cloned(),
+        _ => None,
+    };
+    assert_eq!(lines.iter().filter_map(last).collect::<Vec<_>>(), [Value::from("hash"), Value::from("full")]);
+}
+
+#[test]
 fn the_example_passes_the_check_and_shows_the_defaults() {
     let home = Home::new();
     home.make_key("keys/ssh_host_ed25519_key");
@@ -360,7 +385,8 @@ fn the_example_passes_the_check_and_shows_the_defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!((config.persons.len(), config.targets.len(), config.access.len()), (2, 1, 1));
     assert_eq!(config.notice.matches("\r\n").count(), 2);
-    for field in ["alias", "reason", "immutable", "retain", "durability", "notice"] {
+    assert_eq!(config.access[0].content, Content::default());
+    for field in ["alias", "reason", "content", "immutable", "retain", "durability", "notice"] {
         assert!(text.contains(field), "{field} is not explained");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use casemate_recorder::transcript::event::Side;
 use casemate_recorder::transcript::seal::CloseReason;
 use serde_json::json;
 
@@ -64,8 +65,8 @@ pub(super) fn kill(door: &Door, caller: &Caller<'_>, id: &str) -> Reply {
     let id = session.recording().id();
     let text = format!("ended by {person}");
     session.end(End::with_notice(CloseReason::Policy, text.clone(), format!("this session was ended by {person}")));
-    // The other transcript tells its end; this one tells who brought it about.
-    drop(caller.session.record(casemate_recorder::transcript::event::Side::Client, session.mention("killed", &text)));
+    // Its own transcript tells its end; these tell who brought it about.
+    note(door, caller, &session, "killed");
     tracing::warn!(session = %id, by = person, "session killed");
     if person != session.identity().person() {
         session.alert(
@@ -74,6 +75,16 @@ pub(super) fn kill(door: &Door, caller: &Caller<'_>, id: &str) -> Reply {
         );
     }
     Reply::done(format!("{id} ends\n"))
+}
+
+/// Lets the caller watch a session, and records that they do.
+pub(super) fn watch(door: &Door, caller: &Caller<'_>, id: &str) -> Result<Arc<Session>, Reply> {
+    let session = find(door, caller, id)?;
+    if Arc::ptr_eq(&session, caller.session) {
+        return Err(Reply::refused("a session that watches itself shows nothing else"));
+    }
+    note(door, caller, &session, "watched");
+    Ok(session)
 }
 
 /// Takes a slip of a session.
@@ -86,6 +97,13 @@ pub(super) async fn slip(door: &Door, caller: &Caller<'_>, id: &str) -> Reply {
         Ok(slip) => Reply::done(format!("{slip}\n")),
         Err(frozen) => Reply::refused(frozen.client_text()),
     }
+}
+
+/// Records what the caller does with a session: in their own transcript, and in the node's.
+fn note(door: &Door, caller: &Caller<'_>, session: &Session, what: &'static str) {
+    let by = format!("by {}", caller.session.identity().person());
+    drop(caller.session.record(Side::Client, session.mention(what, &by)));
+    door.note(session.mention(what, &by));
 }
 
 /// The sessions that the caller may know of, oldest first.

@@ -21,6 +21,14 @@ pub(crate) struct Caller<'a> {
     pub(crate) local: SocketAddr,
 }
 
+/// What comes of a verb.
+pub(crate) enum Outcome {
+    /// An answer, and that is all.
+    Reply(Reply),
+    /// The caller's terminal shows that session until one of the two ends.
+    Watch(Arc<Session>),
+}
+
 /// What a verb answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -37,7 +45,7 @@ impl Reply {
         Self { out: out.into(), err: String::new(), status: 0 }
     }
 
-    fn refused(why: impl AsRef<str>) -> Self {
+    pub(crate) fn refused(why: impl AsRef<str>) -> Self {
         Self { out: String::new(), err: format!("casemate: {}\n", why.as_ref()), status: 1 }
     }
 
@@ -50,6 +58,7 @@ const USAGE: &str = "\
 usage: ssh PERSON@BASTION [VERB] [--json]
   whoami        who you are, where you may go, and the lines to paste; also without a verb
   sessions      the sessions that are live: your own, all of them for an auditor
+  watch ID      shows a session as it goes on, in your terminal: ssh -t …; q leaves
   kill ID       ends a session: your own, any for an auditor
   slip ID       a line that proves later what the log said now
   help          this
@@ -61,6 +70,7 @@ enum Verb {
     Greet,
     Help,
     Sessions,
+    Watch(String),
     Kill(String),
     Slip(String),
 }
@@ -78,9 +88,10 @@ fn parse(words: &[u8]) -> Result<(Verb, bool), String> {
         [] | ["whoami"] => Verb::Greet,
         ["help"] => Verb::Help,
         ["sessions"] => Verb::Sessions,
+        ["watch", id] => Verb::Watch((*id).to_owned()),
         ["kill", id] => Verb::Kill((*id).to_owned()),
         ["slip", id] => Verb::Slip((*id).to_owned()),
-        [verb @ ("kill" | "slip"), ..] => return Err(format!("{verb} takes the ID of one session")),
+        [verb @ ("watch" | "kill" | "slip"), ..] => return Err(format!("{verb} takes the ID of one session")),
         [verb @ ("help" | "sessions" | "whoami"), ..] => return Err(format!("{verb} takes no argument")),
         [verb, ..] => return Err(format!("unknown verb {verb:?}")),
     };
@@ -88,15 +99,19 @@ fn parse(words: &[u8]) -> Result<(Verb, bool), String> {
 }
 
 /// Does what was asked for.
-pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8]) -> Reply {
-    match parse(words) {
+pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8]) -> Outcome {
+    Outcome::Reply(match parse(words) {
         Ok((Verb::Greet, json)) => greeting::greet(door, caller, json),
         Ok((Verb::Help, _)) => Reply::done(USAGE),
         Ok((Verb::Sessions, json)) => live::sessions(door, caller, json),
+        Ok((Verb::Watch(id), _)) => match live::watch(door, caller, &id) {
+            Ok(session) => return Outcome::Watch(session),
+            Err(refused) => refused,
+        },
         Ok((Verb::Kill(id), _)) => live::kill(door, caller, &id),
         Ok((Verb::Slip(id), _)) => live::slip(door, caller, &id).await,
         Err(why) => Reply::usage(why),
-    }
+    })
 }
 
 /// Whether the caller has that duty by the rules in force now.

@@ -45,7 +45,7 @@ pub(crate) enum Claim {
 }
 
 /// How the texts of the record begin. Names that a peer chose come later in them, or in quotes.
-const BEGINNINGS: [(&str, Refusal); 16] = [
+const BEGINNINGS: [(&str, Refusal); 17] = [
     ("no such person with that key", Refusal::Key),
     ("malformed login name", Refusal::Name),
     ("identity is ", Refusal::Denied),
@@ -58,6 +58,7 @@ const BEGINNINGS: [(&str, Refusal); 16] = [
     ("signature algorithm not accepted", Refusal::Method),
     ("certificates are not accepted", Refusal::Method),
     ("too many connections ", Refusal::Connections),
+    ("made room for newer connections", Refusal::Connections),
     ("too many sessions", Refusal::Sessions),
     ("too many ", Refusal::Attempts),
     ("login grace is over", Refusal::Grace),
@@ -156,6 +157,7 @@ mod tests {
             ("none", true, "too many keys offered (1 names, 21 keys offered, 0 attempts failed)", Refusal::Attempts),
             ("none", true, "too many failed attempts (1 names, 1 keys offered, 6 attempts failed)", Refusal::Attempts),
             ("none", false, "too many connections that have not logged in", Refusal::Connections),
+            ("none", false, "made room for newer connections", Refusal::Connections),
             ("none", false, "login grace is over (0 names, 0 keys offered, 0 attempts failed)", Refusal::Grace),
             ("none", false, "the drain is over (0 names, 0 keys offered, 0 attempts failed)", Refusal::Ended),
             ("none", false, "the portal session ended: the client left (1 names)", Refusal::Ended),

@@ -16,7 +16,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Door;
-use super::guard::{Permit, Source};
+use super::guard::{Place, Source};
 use crate::alerts::Kind;
 use crate::session::{End, Session};
 use crate::ssh::jump::Jump;
@@ -40,6 +40,9 @@ const TURNED_AWAY: Duration = Duration::from_secs(30);
 
 /// How long a connection inside a portal may take to end after its channel is gone: for what was sent before.
 const CARRIER_GONE: Duration = Duration::from_secs(5);
+
+/// A place among those who have not logged in.
+type Waiting = Place<Source, (SocketAddr, Kill)>;
 
 type RunningSession = russh::server::RunningSession<Front>;
 
@@ -73,7 +76,8 @@ pub(super) async fn street(
     stream: TcpStream,
     source: SocketAddr,
     door: Door,
-    permit: Permit<Source>,
+    place: Waiting,
+    kill: Kill,
     shutdown: CancellationToken,
 ) {
     let policy = door.policy();
@@ -83,7 +87,7 @@ pub(super) async fn street(
     };
     let settings = Arc::clone(&door.0.settings);
     let approach = Approach::Street { local };
-    converse(stream, source, approach, &door, settings, Some(permit), &Cut::Shutdown(shutdown), &Kill::default()).await;
+    converse(stream, source, approach, &door, settings, Some(place), &Cut::Shutdown(shutdown), &kill).await;
 }
 
 /// Serves a connection inside a channel of a portal, until `gone` says that there is no channel any more.
@@ -114,7 +118,7 @@ async fn converse<C: Carrier>(
     approach: Approach,
     door: &Door,
     settings: Arc<ServerSettings>,
-    permit: Option<Permit<Source>>,
+    place: Option<Waiting>,
     cut: &Cut,
     kill: &Kill,
 ) {
@@ -144,14 +148,13 @@ async fn converse<C: Carrier>(
         () = sleep_until(deadline) => { give_up("login grace is over"); return finish(running, source).await; }
         end = cut.wait() => { give_up(&end.text); return finish(running, source).await; }
     };
-    drop(permit);
+    drop(place);
     match outcome {
         Ok(Outcome::Live(session, slot)) => {
             attend(&mut running, &session, kill, cut).await;
             session.tasks().close();
             session.tasks().wait().await;
-            session.close(slot.hold.recorder()).await;
-            door.note_closed(&session);
+            slot.close(&session).await;
             drop(slot);
         }
         Ok(Outcome::TurnedAway) => {
@@ -179,6 +182,7 @@ async fn attend(running: &mut RunningSession, session: &Session, kill: &Kill, cu
             End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
         }
         end = cut.wait() => end,
+        end = session.overdue() => end,
     };
     session.end(end.clone());
     session.tasks().close();

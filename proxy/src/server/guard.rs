@@ -2,7 +2,7 @@
 //!
 //! Arithmetic behind a lock. Time comes in as an argument; knows no socket and no policy.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,6 +91,73 @@ impl<K: Eq + Hash> Drop for Permit<K> {
     }
 }
 
+/// Connections that have not logged in, in the order in which they came.
+///
+/// Full, it makes room by letting the oldest go: those who want to log in do so in a moment, and a lobby full of people
+/// who wait for nothing must not keep the next one out.
+#[derive(Debug)]
+pub(super) struct Lobby<K, T>(Arc<Mutex<Waiting<K, T>>>);
+
+#[derive(Debug)]
+struct Waiting<K, T> {
+    each: HashMap<K, usize>,
+    all: BTreeMap<u64, (K, T)>,
+    next: u64,
+}
+
+impl<K, T> Default for Lobby<K, T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Waiting { each: HashMap::new(), all: BTreeMap::new(), next: 0 })))
+    }
+}
+
+/// A place in the lobby, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place<K: Copy + Eq + Hash, T> {
+    lobby: Arc<Mutex<Waiting<K, T>>>,
+    number: u64,
+}
+
+impl<K: Copy + Eq + Hash, T> Lobby<K, T> {
+    /// Gives a place unless the key has as many as it may. Where all are taken, the oldest is taken back, and what it was
+    /// entered with is returned too.
+    pub(super) fn enter(&self, key: K, handle: T, caps: Caps) -> Option<(Place<K, T>, Option<T>)> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.each.get(&key).copied().unwrap_or_default() >= caps.each {
+            return None;
+        }
+        let oldest =
+            if waiting.all.len() >= caps.all { waiting.all.first_key_value().map(|(at, _)| *at) } else { None };
+        let out = oldest.and_then(|number| waiting.remove(number)).map(|(_, handle)| handle);
+        let number = waiting.next;
+        waiting.next += 1;
+        *waiting.each.entry(key).or_default() += 1;
+        waiting.all.insert(number, (key, handle));
+        Some((Place { lobby: Arc::clone(&self.0), number }, out))
+    }
+}
+
+impl<K: Copy + Eq + Hash, T> Waiting<K, T> {
+    fn remove(&mut self, number: u64) -> Option<(K, T)> {
+        let (key, handle) = self.all.remove(&number)?;
+        if let Some(mine) = self.each.get_mut(&key) {
+            *mine -= 1;
+            // A key that is never seen again must not stay.
+            if *mine == 0 {
+                self.each.remove(&key);
+            }
+        }
+        Some((key, handle))
+    }
+}
+
+impl<K: Copy + Eq + Hash, T> Drop for Place<K, T> {
+    fn drop(&mut self) {
+        // Gone already where room was needed.
+        self.lobby.lock().unwrap_or_else(PoisonError::into_inner).remove(self.number);
+    }
+}
+
 /// A token bucket that counts what it holds back.
 #[derive(Debug)]
 pub(super) struct Throttle {
@@ -148,6 +215,27 @@ mod tests {
         drop(first);
         assert!(counter.take("c", caps).is_some());
         assert_eq!(lock(&counter.0).each.len(), 2, "a key without permits is forgotten");
+    }
+
+    #[test]
+    fn a_full_lobby_lets_the_oldest_go_and_no_source_fills_it_alone() {
+        let lobby = Lobby::default();
+        let caps = Caps { each: 2, all: 3 };
+        let (first, _) = lobby.enter("a", 1, caps).unwrap();
+        let (_second, _) = lobby.enter("a", 2, caps).unwrap();
+        assert!(lobby.enter("a", 3, caps).is_none(), "one source has its share");
+        let (third, out) = lobby.enter("b", 4, caps).unwrap();
+        assert_eq!(out, None);
+        let (_fourth, out) = lobby.enter("c", 5, caps).unwrap();
+        assert_eq!(out, Some(1), "the oldest makes room");
+        drop(first);
+        let (_fifth, out) = lobby.enter("a", 6, caps).unwrap();
+        assert_eq!(out, Some(2), "a place that was taken back counts for nobody");
+        drop(third);
+        assert_eq!(lobby.enter("d", 7, caps).unwrap().1, None);
+        let waiting = lobby.0.lock().unwrap();
+        assert_eq!(waiting.each.values().sum::<usize>(), waiting.all.len());
+        assert!(!waiting.each.contains_key("b"), "a key without places is forgotten");
     }
 
     #[test]

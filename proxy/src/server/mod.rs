@@ -20,13 +20,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::guard::{Caps, Counter, Permit, Throttle};
+use self::guard::{Caps, Counter, Lobby, Permit, Throttle};
 use crate::alerts::{Alerts, Kind};
 use crate::metrics::{Claim, Metrics};
 use crate::policy::{Identity, Live as LivePolicy, Policy, Wanted};
 use crate::recording::{self, Hold, Run};
 use crate::session::{Introduction, Purpose, Session};
 use crate::ssh::settings;
+use crate::ssh::wire::Kill;
 
 /// How long the accept loop rests when the system has no descriptor to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -47,7 +48,7 @@ struct Inner {
     live: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     sessions: Counter<String>,
     portals: Counter<String>,
-    preauth: Counter<guard::Source>,
+    lobby: Lobby<guard::Source, (SocketAddr, Kill)>,
     refusals: Mutex<Throttle>,
     metrics: Arc<Metrics>,
     alerts: Alerts,
@@ -66,6 +67,16 @@ pub(crate) struct Slot {
     door: Door,
     id: SessionId,
     kind: TranscriptKind,
+}
+
+impl Slot {
+    /// Seals the session's transcript, and counts its end.
+    pub(crate) async fn close(&self, session: &Session) {
+        session.close(self.hold.recorder()).await;
+        if let Some(end) = session.ending() {
+            self.door.0.metrics.session_closed(self.kind, end.reason);
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -91,7 +102,7 @@ impl Door {
             live: Mutex::default(),
             sessions: Counter::default(),
             portals: Counter::default(),
-            preauth: Counter::default(),
+            lobby: Lobby::default(),
             refusals: Mutex::new(refusals),
             metrics,
             alerts,
@@ -152,11 +163,9 @@ impl Door {
         if known { Claim::Known } else { Claim::Stranger }
     }
 
-    /// Counts a session whose transcript is closed.
-    pub(crate) fn note_closed(&self, session: &Session) {
-        if let Some(end) = session.ending() {
-            self.0.metrics.session_closed(session.purpose().kind(), end.reason);
-        }
+    /// Writes to the control transcript.
+    pub(crate) fn note(&self, event: Event) {
+        drop(self.run().recorder().control().record(Side::Client, event));
     }
 
     /// Returns the sessions that are live, oldest first.
@@ -194,7 +203,7 @@ impl Door {
                 let event = Event::map(refused::TYPE, 0)
                     .with(refused::WHAT, format!("{skipped} logins").into_bytes().as_slice())
                     .with(refused::REASON, "a flood of refused logins: these were counted and not recorded one by one");
-                drop(self.run().recorder().control().record(Side::Client, event));
+                self.note(event);
             }
         }
         let mut event = Event::map(auth::TYPE, 0)
@@ -214,7 +223,7 @@ impl Door {
                 event = event.with(auth::REASON, why);
             }
         }
-        drop(self.run().recorder().control().record(Side::Client, event));
+        self.note(event);
     }
 }
 
@@ -249,11 +258,17 @@ async fn accept(listener: &TcpListener, door: &Door, serving: &TaskTracker, cut:
                 let policy = door.policy();
                 let limits = &policy.config().limits;
                 let caps = Caps { each: limits.preauth_per_source, all: limits.preauth_global };
-                let Some(permit) = door.0.preauth.take(guard::Source::of(source.ip()), caps) else {
+                let kill = Kill::default();
+                let entered = door.0.lobby.enter(guard::Source::of(source.ip()), (source, kill.clone()), caps);
+                let Some((place, out)) = entered else {
                     door.note_login(source, None, "none", None, Err("too many connections that have not logged in"));
                     continue;
                 };
-                serving.spawn(converse::street(stream, source, door.clone(), permit, cut.clone()));
+                if let Some((source, kill)) = out {
+                    door.note_login(source, None, "none", None, Err("made room for newer connections"));
+                    kill.kill();
+                }
+                serving.spawn(converse::street(stream, source, door.clone(), place, kill, cut.clone()));
             }
             Err(error) => {
                 // Out of descriptors, mostly: those who are in must be able to go.

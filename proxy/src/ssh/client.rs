@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::backlog::{Backlog, Held};
+use super::files::Files;
 use super::settings;
 use super::wire::{Kill, Wire};
 use crate::config::{Limits, TargetAuth};
@@ -109,8 +110,9 @@ pub(super) async fn connect(
     limits: &Limits,
     recording: &Recording,
     chan: u32,
+    files: &Arc<Files>,
 ) -> Result<Leg, Unreachable> {
-    match timeout(limits.dial, connect_unhurried(grant, limits, recording, chan)).await {
+    match timeout(limits.dial, connect_unhurried(grant, limits, recording, chan, files)).await {
         Ok(result) => result,
         Err(_) => Err(Unreachable::TimedOut(limits.dial)),
     }
@@ -121,6 +123,7 @@ async fn connect_unhurried(
     limits: &Limits,
     recording: &Recording,
     chan: u32,
+    files: &Arc<Files>,
 ) -> Result<Leg, Unreachable> {
     let settings = settings::target(limits, &grant.target().host_keys);
     let dialled = target::dial(grant, limits).await?;
@@ -138,6 +141,7 @@ async fn connect_unhurried(
         queue,
         asks: Arc::clone(&asks),
         backlog: Arc::clone(&backlog),
+        files: Arc::clone(files),
     };
     // Ends the library's task also when the caller gives up waiting in here.
     let guard = KillOnDrop(Some(kill.clone()));
@@ -200,6 +204,7 @@ pub(super) struct TargetHandler {
     queue: mpsc::UnboundedSender<Down>,
     asks: Arc<Asks>,
     backlog: Arc<Backlog>,
+    files: Arc<Files>,
 }
 
 impl TargetHandler {
@@ -220,7 +225,8 @@ impl TargetHandler {
         let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
         for piece in data.chunks(STREAM_LEN_MAX) {
             let held = self.backlog.hold(piece.len());
-            let ticket = self.record(Event::stream(kind, self.chan, Bytes::copy_from_slice(piece)));
+            let piece = Bytes::copy_from_slice(piece);
+            let ticket = self.files.record(&self.recording, Side::Target, kind, piece);
             self.queue(Down::Data { stderr, ticket, held });
         }
     }

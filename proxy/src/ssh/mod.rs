@@ -1,24 +1,27 @@
 //! SSH: the front door for clients and the leg to the target.
 //!
 //! `server` answers the client and asks `flow` and `login` what is allowed, `client` speaks to the target, `relay`
-//! forwards what is recorded, `backlog` counts what waits and `wire` holds back what must wait. Targets are dialled by
-//! `target` of the crate alone, on a grant. `desk` is what somebody meets who names no target, and `jump` with `pipe` what
-//! `ssh -J` makes of such a connection.
+//! forwards what is recorded, `files` tells what happens to files, `backlog` counts what waits and `wire` holds back what must
+//! wait. Targets are dialled by `target` of the crate alone, on a grant. `desk` is what somebody meets who names no target,
+//! and `jump` with `pipe` what `ssh -J` makes of such a connection.
 
 mod backlog;
 mod channels;
 mod client;
 mod desk;
 mod farewell;
+pub mod files;
 mod flood;
 mod flow;
 pub(crate) mod jump;
 mod login;
+mod menu;
 pub(crate) mod pipe;
 mod relay;
 mod said;
 pub(crate) mod server;
 pub(crate) mod settings;
+mod watch;
 pub(crate) mod wire;
 
 pub(crate) use backlog::Backlog;

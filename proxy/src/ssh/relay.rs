@@ -5,24 +5,27 @@
 //! `flow` before anything comes here.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use casemate_recorder::transcript::event::{Event, Side, dialled, shown, unreachable};
+use casemate_recorder::transcript::event::{Event, Side, dialled, shown, ssh_err, ssh_out, unreachable};
 use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{Frozen, Ticket};
 use russh::server::{self, ChannelOpenHandle};
 use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig, client};
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Held};
-use super::client::{Asks, Down, Leg, connect};
+use super::channels::Home;
+use super::client::{Answer, Asks, Down, Leg, connect};
 use super::farewell::{Finish, conclude, doom, line};
-use super::said::{Size, Told, Up};
+use super::files::Files;
+use super::said::{Request, Size, Told, Up};
 use crate::alerts::Kind;
 use crate::config::Target;
 use crate::policy::Grant;
@@ -45,6 +48,10 @@ const STALLED: Duration = Duration::from_secs(10);
 const STALLED_DISK: &str =
     "casemate: the disk that records this session does not answer: nothing is lost, but everything waits for it";
 
+/// How long the target's end of output waits for the exit status while the client may still send. As a process ends both
+/// come within a turn of the target's loop; a process that closes its output and goes on is waited for no longer.
+const EXIT_FOLLOWS: Duration = Duration::from_millis(250);
+
 /// How long the slip may take; a shell does not hang for it.
 const SLIP: Duration = Duration::from_secs(5);
 
@@ -53,11 +60,15 @@ const SLIP: Duration = Duration::from_secs(5);
 pub(super) struct Shape {
     pub(super) pty: AtomicBool,
     pub(super) interactive: AtomicBool,
+    /// The client sends no more.
+    pub(super) client_eof: AtomicBool,
 }
 
 /// The client's side of a channel.
 pub(super) struct Outer {
     pub(super) session: Arc<Session>,
+    /// Where what comes next is recorded and queued.
+    pub(super) home: Home,
     /// The channel's number in the record.
     pub(super) chan: u32,
     pub(super) id: ChannelId,
@@ -71,28 +82,75 @@ pub(super) struct Outer {
     /// Cancelled when the client sent more than can be queued.
     pub(super) overrun: CancellationToken,
     pub(super) shape: Arc<Shape>,
+    pub(super) files: Arc<Files>,
 }
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
-pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
+pub(super) async fn run(outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
     let _guard = PanicEnds(Arc::clone(&outer.session));
     let session = Arc::clone(&outer.session);
     let leg = tokio::select! {
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
         () = outer.gone.cancelled() => return,
-        leg = reach(&session, &grant, outer.chan, opened) => leg,
+        leg = reach(&session, &grant, &outer, opened) => leg,
     };
     open.accept().await;
+    work(outer, &grant, leg, Vec::new()).await;
+}
+
+/// Opens the target's side of a channel that exists already, and whose client was told that these requests succeeded.
+pub(super) async fn resume(outer: Outer, grant: Grant, opened: Ticket, asked: Vec<(Request, Ticket)>) {
+    let _guard = PanicEnds(Arc::clone(&outer.session));
+    let session = Arc::clone(&outer.session);
+    let leg = tokio::select! {
+        biased;
+        end = session.ended() => return conclude(&outer, &grant.target().name, Finish::Ended(end)).await,
+        () = outer.gone.cancelled() => return,
+        leg = reach(&session, &grant, &outer, opened) => leg,
+    };
+    work(outer, &grant, leg, asked).await;
+}
+
+/// Puts to the target what the client was told that it has. The error is the request that the target refused.
+async fn replay(leg: &Leg, asked: Vec<(Request, Ticket)>, patience: Duration) -> Result<(), &'static str> {
+    for (request, ticket) in asked {
+        let name = request.name();
+        let put = async {
+            drop(ticket.receipt().await.ok()?);
+            let (answer, answered) = oneshot::channel();
+            leg.asks.expect(name, answer);
+            request.send(&leg.write).await.ok()?;
+            let Answer { success, ticket } = answered.await.ok()?;
+            drop(ticket.receipt().await.ok()?);
+            success.then_some(())
+        };
+        // A variable that the target does not take is none that a person misses.
+        if !matches!(timeout(patience, put).await, Ok(Some(()))) && name != "env" {
+            return Err(name);
+        }
+    }
+    Ok(())
+}
+
+/// Relays until either side or the session ends, and says how it ended.
+async fn work(mut outer: Outer, grant: &Grant, leg: Result<Leg, Option<String>>, asked: Vec<(Request, Ticket)>) {
+    let session = Arc::clone(&outer.session);
     match leg {
         Ok(mut leg) => {
-            let finish = relay(&mut outer, &mut leg).await;
+            let finish = match replay(&leg, asked, session.limits().reply).await {
+                Ok(()) => relay(&mut outer, &mut leg).await,
+                Err(what) => Finish::Refused(what),
+            };
             conclude(&outer, &grant.target().name, finish).await;
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
             outer.up.close();
+            let files = Arc::clone(&outer.files);
             drop(outer);
             leg.end().await;
+            // Not before both legs are silent: what came after it would be recorded without anybody listening.
+            files.finish(session.recording());
         }
         Err(Some(text)) => doom(&mut outer, &text).await,
         // The session is ending; its notice says why.
@@ -104,13 +162,14 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
-async fn reach(session: &Session, grant: &Grant, chan: u32, opened: Ticket) -> Result<Leg, Option<String>> {
+async fn reach(session: &Session, grant: &Grant, outer: &Outer, opened: Ticket) -> Result<Leg, Option<String>> {
+    let chan = outer.chan;
     let froze = |frozen: Frozen| {
         session.end(frozen_end(&frozen));
         None
     };
     drop(opened.receipt().await.map_err(froze)?);
-    match connect(grant, session.limits(), session.recording(), chan).await {
+    match connect(grant, session.limits(), session.recording(), chan, &outer.files).await {
         Ok(leg) => {
             let event = Event::map(dialled::TYPE, chan)
                 .with(dialled::ADDRESS, leg.address.as_str())
@@ -144,18 +203,18 @@ pub(super) fn frozen_end(frozen: &Frozen) -> End {
 }
 
 async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
-    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape } = outer;
+    let Outer { session, home: _, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
     let sent_close = CancellationToken::new();
     let upwards = async {
-        let outcome = pump_up(up, &leg.write, &leg.asks).await;
+        let outcome = pump_up(session, up, &leg.write, &leg.asks).await;
         sent_close.cancel();
         outcome
     };
     let downwards = client.pump_down(&mut leg.down, &leg.backlog);
     let leaving = linger(gone, &sent_close, backlog);
-    let stalls = client.tell_stalls();
-    tokio::pin!(upwards, downwards, leaving, stalls);
+    let (stalls, warnings) = (client.tell_stalls(), client.tell_warnings());
+    tokio::pin!(upwards, downwards, leaving, stalls, warnings);
     let mut pumping = true;
     loop {
         tokio::select! {
@@ -174,6 +233,7 @@ async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
             }
             () = &mut leaving => break Finish::ClientGone,
             never = &mut stalls => match never {},
+            frozen = &mut warnings => session.end(frozen_end(&frozen)),
         }
         if let Some(end) = session.ending() {
             break Finish::Ended(end);
@@ -201,6 +261,7 @@ async fn linger(gone: &CancellationToken, sent_close: &CancellationToken, backlo
 
 /// Forwards what the client said until it has no more to say.
 async fn pump_up(
+    session: &Session,
     queue: &mut mpsc::UnboundedReceiver<Up>,
     target: &ChannelWriteHalf<client::Msg>,
     asks: &Asks,
@@ -220,6 +281,7 @@ async fn pump_up(
                 let (bytes, _held, rest) =
                     gather(ticket, held, more, |(ticket, held)| Up::Data { ticket, held }).await?;
                 next = rest;
+                session.touch();
                 target.data_bytes(bytes).await
             }
             Some(Up::Eof { ticket }) => {
@@ -317,15 +379,21 @@ enum Exit {
 impl ClientSide<'_> {
     /// Forwards what the target said until it has closed the channel or is gone.
     async fn pump_down(&self, queue: &mut mpsc::UnboundedReceiver<Down>, backlog: &Backlog) -> Result<Finish, Frozen> {
-        let (mut next, mut exited, mut exit, mut eof) = (None, false, None, false);
+        let (mut next, mut exited, mut exit, mut held_eof) = (None, false, None, None);
         loop {
             let item = match next.take() {
-                Some(item) => item,
-                None => match queue.recv().await {
-                    Some(item) => item,
-                    None => return Ok(Finish::Lost { exited }),
+                Some(item) => Some(item),
+                None => tokio::select! {
+                    biased;
+                    item = queue.recv() => item,
+                    () = self.eof_is_due(held_eof) => {
+                        held_eof = None;
+                        self.deliver(self.write.eof()).await;
+                        continue;
+                    }
                 },
             };
+            let Some(item) = item else { return Ok(Finish::Lost { exited }) };
             if self.gone.is_cancelled() {
                 // Nobody listens, but the target must be read until it has noticed.
                 backlog.release();
@@ -347,6 +415,9 @@ impl ClientSide<'_> {
                     let back = |(ticket, held)| Down::Data { stderr, ticket, held };
                     let (bytes, _held, rest) = gather(ticket, held, more, back).await?;
                     next = rest;
+                    self.session.touch();
+                    let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
+                    self.session.recent().push(Event::stream(kind, self.chan, bytes.clone()));
                     if stderr {
                         self.deliver(self.write.extended_data_bytes(1, bytes)).await;
                     } else {
@@ -364,6 +435,7 @@ impl ClientSide<'_> {
                     exit = Some(Exit::Status(status));
                     if !interactive {
                         self.tell_exit(exit.take()).await;
+                        self.tell_eof(held_eof.take()).await;
                     }
                 }
                 Down::ExitSignal { signal, core_dumped, message, language, ticket } => {
@@ -372,6 +444,7 @@ impl ClientSide<'_> {
                     exit = Some(Exit::Signal { signal, core_dumped, message, language });
                     if !interactive {
                         self.tell_exit(exit.take()).await;
+                        self.tell_eof(held_eof.take()).await;
                     }
                 }
                 Down::XonXoff { client_can_do, ticket } => {
@@ -380,9 +453,9 @@ impl ClientSide<'_> {
                 }
                 Down::Eof { ticket } => {
                     let _receipt = ticket.receipt().await?;
-                    eof = true;
-                    if !interactive {
-                        self.deliver(self.write.eof()).await;
+                    held_eof = Some(Instant::now());
+                    if exited && !interactive {
+                        self.tell_eof(held_eof.take()).await;
                     }
                 }
                 Down::Close { ticket } => {
@@ -390,10 +463,8 @@ impl ClientSide<'_> {
                     if interactive {
                         self.show_slip().await?;
                         self.tell_exit(exit.take()).await;
-                        if eof {
-                            self.deliver(self.write.eof()).await;
-                        }
                     }
+                    self.tell_eof(held_eof.take()).await;
                     self.deliver(self.write.close()).await;
                     return Ok(Finish::Closed);
                 }
@@ -411,6 +482,28 @@ impl ClientSide<'_> {
         }
     }
 
+    /// Ready when an end of output that is held back has to go on although the exit status has not come.
+    ///
+    /// A client that has sent its own end may close the channel as soon as it knows of ours (OpenSSH's does for the
+    /// channels of a ControlMaster). The library answers a close by itself and forgets the channel, so an exit status
+    /// that is still on its way would be lost: such a client is told after it. One that may still send is told soon, since
+    /// the process may be waiting for what it sends.
+    async fn eof_is_due(&self, held: Option<Instant>) {
+        let interactive = self.shape.interactive.load(Ordering::SeqCst);
+        let Some(since) = held.filter(|_| !interactive) else { return pending().await };
+        sleep_until(since + EXIT_FOLLOWS).await;
+        if self.shape.client_eof.load(Ordering::SeqCst) {
+            pending::<()>().await;
+        }
+    }
+
+    /// Tells the end of output, if it was held back.
+    async fn tell_eof(&self, held: Option<Instant>) {
+        if held.is_some() {
+            self.deliver(self.write.eof()).await;
+        }
+    }
+
     /// Tells how the process ended, if the target said so; a status is never made up.
     async fn tell_exit(&self, exit: Option<Exit>) {
         match exit {
@@ -425,7 +518,7 @@ impl ClientSide<'_> {
     /// Shows the line that lets the person prove later what the log said now.
     async fn show_slip(&self) -> Result<(), Frozen> {
         match timeout(SLIP, self.session.recording().slip()).await {
-            Ok(slip) => self.show("slip", &slip?.to_string()).await,
+            Ok(slip) => self.show("slip", &slip?.to_string(), false).await,
             Err(_) => {
                 tracing::warn!(session = %self.session.recording().id(), "no slip in time");
                 Ok(())
@@ -452,11 +545,30 @@ impl ClientSide<'_> {
         }
     }
 
-    /// Records a line of the bastion's own and writes it to standard error.
-    async fn show(&self, what: &'static str, text: &str) -> Result<(), Frozen> {
+    /// Says beforehand that a limit will end the session, where a person sits: nothing else gets an added byte.
+    async fn tell_warnings(&self) -> Frozen {
+        let mut warnings = self.session.warnings();
+        loop {
+            if warnings.changed().await.is_err() {
+                // The sender is in the session, which outlives this borrow.
+                pending::<()>().await;
+            }
+            let text = warnings.borrow_and_update().clone();
+            if self.shape.interactive.load(Ordering::SeqCst)
+                && let Err(frozen) = self.show("warning", &format!("casemate: {text}"), true).await
+            {
+                return frozen;
+            }
+        }
+    }
+
+    /// Records a line of the bastion's own and writes it to standard error; a fresh one wherever the cursor is.
+    async fn show(&self, what: &'static str, text: &str, fresh: bool) -> Result<(), Frozen> {
         let event = Event::map(shown::TYPE, self.chan).with(shown::WHAT, what).with(shown::TEXT, text);
         let _receipt = self.session.record(Side::Target, event).receipt().await?;
-        self.deliver(self.write.extended_data_bytes(1, line(text, self.shape.pty.load(Ordering::SeqCst)))).await;
+        let pty = self.shape.pty.load(Ordering::SeqCst);
+        let start = if fresh { line("", pty) } else { String::new() };
+        self.deliver(self.write.extended_data_bytes(1, start + &line(text, pty))).await;
         Ok(())
     }
 }

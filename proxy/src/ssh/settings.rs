@@ -25,7 +25,17 @@ const EVENT_BUFFER: usize = 64;
 /// Says what we are, not which version: that is for those who have logged in.
 const IDENT: &str = "SSH-2.0-Casemate";
 
+/// Towards clients: post-quantum first, and the one that every maintained client has.
 const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// Towards targets, which may be older than their admins' clients, and are known by their pinned keys.
+const TARGET_KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
     kex::CURVE25519_PRE_RFC_8731,
@@ -35,9 +45,7 @@ const KEX: &[kex::Name] = &[
     kex::DH_G18_SHA512,
     kex::DH_G14_SHA256,
     kex::EXTENSION_SUPPORT_AS_CLIENT,
-    kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
 /// Host keys, and on the client leg the signatures that a login may be made with. `sk-…` stand here for the latter: the
@@ -64,15 +72,19 @@ const TARGET_KEYS: &[Algorithm] = &[
 ];
 
 /// GCM first: the hardware does it. The client's order decides on its leg, so ChaCha20 stays for those who put it first.
-/// Counter mode, always with an encrypt-then-MAC, is for clients that know nothing newer: Debian 12's paramiko, libssh2.
+/// Counter mode, with an encrypt-then-MAC unless the configuration says otherwise, is for clients that know nothing newer, such as Debian 12's paramiko.
 const CIPHERS: &[cipher::Name] =
     &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_128_CTR];
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
 
-fn preferred(keys: Cow<'static, [Algorithm]>) -> Preferred {
+/// What clients may use besides, last of all, where the configuration says so: libssh2 before 1.11 knows no
+/// encrypt-then-MAC. With counter mode, encrypt-and-MAC by SHA-2 has no known attack, and OpenSSH offers it by default.
+const PLAIN_MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
+
+fn preferred(kex: &'static [kex::Name], keys: Cow<'static, [Algorithm]>) -> Preferred {
     Preferred {
-        kex: Cow::Borrowed(KEX),
+        kex: Cow::Borrowed(kex),
         key: keys,
         host_key_certificates: Cow::Borrowed(&[]),
         cipher: Cow::Borrowed(CIPHERS),
@@ -131,7 +143,10 @@ fn server_config(config: &Config) -> server::Config {
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         event_buffer_size: EVENT_BUFFER,
-        preferred: preferred(Cow::Borrowed(KEYS)),
+        preferred: Preferred {
+            mac: Cow::Borrowed(if config.listen.plain_macs { PLAIN_MACS } else { MACS }),
+            ..preferred(KEX, Cow::Borrowed(KEYS))
+        },
         // A second fence behind our own counters; the library also counts signatures that do not verify, unseen by us.
         max_auth_attempts: (limits.attempts.saturating_add(limits.probes)) as usize,
         inactivity_timeout: None,
@@ -163,7 +178,7 @@ pub(crate) fn target(limits: &Limits, pinned: &[PublicKey]) -> Arc<client::Confi
         client_id: SshId::Standard(Cow::Borrowed(IDENT)),
         window_size: WINDOW,
         maximum_packet_size: PACKET,
-        preferred: preferred(Cow::Owned(target_keys(pinned))),
+        preferred: preferred(TARGET_KEX, Cow::Owned(target_keys(pinned))),
         inactivity_timeout: None,
         keepalive_interval: Some(limits.keepalive),
         // Held reads hold the answers back too.
@@ -195,8 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn clients_exchange_keys_post_quantum_first_and_by_curve25519_else() {
+        let names: Vec<&str> = KEX.iter().map(AsRef::as_ref).collect();
+        assert_eq!(names.first(), Some(&"mlkem768x25519-sha256"));
+        let rest = names.iter().skip(1).filter(|name| !name.starts_with("curve25519-sha256"));
+        assert_eq!(rest.collect::<Vec<_>>(), [&"ext-info-s", &"kex-strict-s-v00@openssh.com"]);
+    }
+
+    #[test]
     fn only_what_is_authenticated_and_uncompressed_is_offered() {
-        for list in [preferred(Cow::Borrowed(KEYS)), preferred(Cow::Borrowed(TARGET_KEYS))] {
+        for list in [preferred(KEX, Cow::Borrowed(KEYS)), preferred(TARGET_KEX, Cow::Borrowed(TARGET_KEYS))] {
             assert_eq!(list.compression.as_ref(), [compression::NONE]);
             assert!(list.cipher.iter().all(|name| !name.as_ref().contains("cbc") && name.as_ref() != "none"));
             assert!(list.mac.iter().all(|name| name.as_ref().ends_with("-etm@openssh.com")));
@@ -204,5 +227,7 @@ mod tests {
                 list.kex.iter().all(|name| !name.as_ref().contains("sha1") && !name.as_ref().contains("exchange-"))
             );
         }
+        assert!(PLAIN_MACS.starts_with(MACS));
+        assert!(PLAIN_MACS.iter().all(|name| name.as_ref().starts_with("hmac-sha2-")));
     }
 }

@@ -448,12 +448,27 @@ vocabulary! {
     /// Bytes of an extended data code other than 1 (RFC 4254 §5.2), with the code.
     30 extended "ssh.extended" Output { 1 CODE "code", 2 DATA "bytes", 3 SIDE "side" }
 
+    /// A file was asked for: by SFTP's OPEN, or as scp announced it. `result` is SFTP's status code, or scp's 0, 1 or 2.
+    32 file_open "file.open" Output { 1 FILE "file", 2 PATH "path", 3 FLAGS "flags", 4 RESULT "result", 5 ERROR "error", 6 SIZE "size", 7 MODE "mode", 8 ATIME "atime", 9 MTIME "mtime", 10 NAME "name", 11 CLIPPED "clipped" }
+    /// An open file is done with: what of its content passed, and the BLAKE3 of that or why there is none.
+    33 file_close "file.close" Output { 1 FILE "file", 2 PATH "path", 3 SIDE "side", 4 BYTES "bytes", 5 OFFSET "offset", 6 BLAKE3 "blake3", 7 WHY "why", 8 RESULT "result", 9 ERROR "error" }
+    /// Anything else that was done to files, with the answer to it.
+    34 file_op "file.op" Output { 1 WHAT "what", 2 PATH "path", 3 TO "to", 4 FILE "file", 5 RESULT "result", 6 ERROR "error", 7 SIZE "size", 8 UID "uid", 9 GID "gid", 10 MODE "mode", 11 ATIME "atime", 12 MTIME "mtime", 13 COUNT "count", 14 CLIPPED "clipped" }
+    /// The content of an open file so far, as it was sent.
+    35 file_digest "file.digest" Output { 1 FILE "file", 2 SIDE "side", 3 BYTES "bytes", 4 OFFSET "offset", 5 BLAKE3 "blake3", 6 WHY "why" }
+    /// File operations of this channel are not told any more; its bytes are all recorded from here on.
+    36 file_lost "file.lost" Meta { 1 WHY "why", 2 SIDE "side" }
+    /// File content that passed and is not in the record: how much now, how much in all, and the BLAKE3 of all of it.
+    37 file_elided "file.elided" Output { 1 SIDE "side", 2 BYTES "bytes", 3 TOTAL "total", 4 BLAKE3 "blake3" }
+    /// A program that moves files in a way that is not taken apart, when it ended: its words, and the bytes each way.
+    38 file_command "file.command" Output { 1 KIND "kind", 2 ARGV "argv", 3 SENT "sent", 4 RECEIVED "received" }
+
     /// A login step towards the bastion: accepted or refused, for which name, by which key, from where.
     96 auth "auth" Meta { 1 NAME "name", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 ACCEPTED "accepted", 5 REASON "reason", 6 SOURCE "source" }
     /// Who the session belongs to.
     97 identity "identity" Meta { 1 PERSON "person", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 SOURCE "source", 5 CLIENT "client", 6 PORTAL "portal" }
     /// What the session may do and where it leads.
-    98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until" }
+    98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until", 7 CONTENT "content" }
     /// A decision of policy outside a running session.
     99 policy "policy" Meta { 1 RULE "rule", 2 DECISION "decision", 3 PERSON "person", 4 TARGET "target", 5 ROLE "role", 6 REASON "reason", 7 SOURCE "source" }
     /// The configuration in force: its BLAKE3 and what it says.

@@ -15,7 +15,7 @@ use super::block::{Compressor, Kind, SessionId};
 use super::blocks::{BlockChain, Built, Contents};
 use super::chain::{Chain, SEGMENT_BLOCKS_MAX, TRAILER_LEN};
 use super::cipher::{LaneKeys, NONCE_LEN};
-use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, gap};
+use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, file_elided, gap};
 use super::head::Head;
 use super::micro::MicroHead;
 use super::seal::{self, Close, CloseReason};
@@ -137,8 +137,14 @@ impl Writer {
     pub fn append(&mut self, side: Side, event: &Event, now: Stamp) {
         let lane = event.kind.lane();
         let (seq, dt_us) = self.place(lane, now);
-        if let event::Body::Stream(data) = &event.body {
-            self.count_bytes(side, data.len());
+        match &event.body {
+            event::Body::Stream(data) => self.count_bytes(side, data.len() as u64),
+            // They go on as well, on the word of this event alone.
+            event::Body::Map(_) => {
+                if let Some(event::Value::Uint(elided)) = event.get(file_elided::BYTES) {
+                    self.count_bytes(side, *elided);
+                }
+            }
         }
         let encoded = &mut self.lane_mut(lane).encoded;
         let start = encoded.len();
@@ -156,17 +162,17 @@ impl Writer {
     /// Takes stream bytes that came in several pieces as one event.
     pub fn append_stream(&mut self, side: Side, kind: EventType, chan: u32, parts: &[Bytes], now: Stamp) {
         let (seq, dt_us) = self.place(kind.lane(), now);
-        self.count_bytes(side, parts.iter().map(Bytes::len).sum());
+        self.count_bytes(side, parts.iter().map(|part| part.len() as u64).sum());
         event::encode_stream(&mut self.lane_mut(kind.lane()).encoded, seq, dt_us, kind, chan, parts);
     }
 
-    fn count_bytes(&mut self, side: Side, len: usize) {
+    fn count_bytes(&mut self, side: Side, len: u64) {
         let [client, target] = &mut self.bytes;
         let total = match side {
             Side::Client => client,
             Side::Target => target,
         };
-        *total = total.saturating_add(len as u64);
+        *total = total.saturating_add(len);
     }
 
     /// Numbers the next event and notes its time in its lane.

@@ -11,7 +11,7 @@ use super::{failed, filter::Filter, is_output};
 use crate::ReplayError;
 use crate::json::{Object, armour};
 use crate::reader::Transcript;
-use crate::safe::{Piece, Utf8Stream, visible};
+use casemate_screen::safe::{Piece, Utf8Stream, visible};
 
 /// Sizes that a player can show.
 const SIZE_RANGE: std::ops::RangeInclusive<u64> = 1..=1000;

@@ -8,7 +8,7 @@ use casemate_recorder::transcript::event::{Body, EventType, Lane};
 use super::{failed, is_output};
 use crate::ReplayError;
 use crate::reader::Transcript;
-use crate::safe::{Piece, Utf8Stream, push_visible};
+use casemate_screen::safe::{Piece, Utf8Stream, push_visible};
 
 /// One output stream of one channel on its way to text.
 #[derive(Debug, Default)]

@@ -1,9 +1,6 @@
 //! `play`: a session as it looked, drawn anew from an emulator's cells. No recorded byte reaches the reader's terminal.
 
 mod pace;
-pub mod paint;
-pub mod screen;
-mod stage;
 mod tty;
 
 use std::io::{self, Write};
@@ -13,12 +10,12 @@ use std::time::{Duration, Instant};
 use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::transcript::event::Event;
 use casemate_recorder::transcript::wrap::Identity;
+use casemate_screen::paint::Painter;
+use casemate_screen::screen::{Frame, Size};
+use casemate_screen::stage::Stage;
 
 use self::pace::Pace;
 pub(crate) use self::pace::{parse_offset, parse_speed};
-use self::paint::Painter;
-use self::screen::{Frame, Size};
-use self::stage::Stage;
 use self::tty::{Key, Keys, Tty};
 use crate::ReplayError;
 use crate::tail::{Step, Tail};

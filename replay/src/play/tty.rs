@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
-use super::screen::Size;
+use casemate_screen::screen::Size;
 
 /// Standard input and output are a terminal, and keys come one by one until this is dropped.
 pub(super) struct Tty {

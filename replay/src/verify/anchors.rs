@@ -15,8 +15,8 @@ use casemate_recorder::transcript::block::SessionId;
 use serde::{Deserialize, Serialize};
 
 use crate::ReplayError;
-use crate::safe::visible;
 use crate::vault::read_small;
+use casemate_screen::safe::visible;
 
 /// A trust file, a note or a state file is at most this long, in bytes.
 const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;

@@ -10,8 +10,8 @@ use super::log::NodeFacts;
 use super::{Findings, Judged, Status};
 use crate::ReplayError;
 use crate::json::Object;
-use crate::safe::visible;
 use crate::time::{length, rfc3339};
+use casemate_screen::safe::visible;
 
 /// What no verdict of this program says, however clean.
 const NOT_PROVEN: [&str; 4] = [

@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bad_input;
+mod clients;
 mod daemon;
+mod elided_files;
 mod figures;
+mod files;
 mod full_disk;
 mod jump;
+mod limits;
 mod login;
 mod logs;
 mod play;

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use casemate_replay::play::paint::first_forbidden;
+use casemate_screen::paint::first_forbidden;
 use casemate_tests::client::Route;
 use casemate_tests::process::{find_program, nothing, run, wait_until};
 use casemate_tests::pty::Terminal;

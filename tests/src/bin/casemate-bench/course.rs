@@ -21,17 +21,25 @@ pub(crate) enum Mode {
     ProcessClear,
     /// As `Causal`, in the clear.
     CausalClear,
+    /// As `Process`, with the content of files counted and hashed instead of recorded.
+    ProcessHash,
+    /// As `Causal`, likewise.
+    CausalHash,
 }
 
 impl Mode {
     fn options(self) -> Options {
         let durability = match self {
-            Self::Process | Self::ProcessClear => "process",
-            Self::Causal | Self::CausalClear => "causal",
+            Self::Process | Self::ProcessClear | Self::ProcessHash => "process",
+            Self::Causal | Self::CausalClear | Self::CausalHash => "causal",
             Self::Strict => "strict",
         };
         let clear = matches!(self, Self::ProcessClear | Self::CausalClear);
-        Options { durability: Some(durability.to_owned()), clear, ..Options::default() }
+        let hash = matches!(self, Self::ProcessHash | Self::CausalHash);
+        let content = hash.then(|| "hash".to_owned());
+        // For the measure of many channels at once.
+        let limits = [("channels".to_owned(), 100.into())].into_iter().collect();
+        Options { durability: Some(durability.to_owned()), clear, content, limits, ..Options::default() }
     }
 }
 
@@ -40,18 +48,24 @@ impl Mode {
 pub(crate) enum Way {
     Direct,
     Bastion(Mode),
+    /// As `Bastion`, by `ssh -J`: one SSH connection inside another, both ended at the bastion.
+    Inside(Mode),
     Jump,
 }
 
 impl Way {
     /// All ways, in the order of the table.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Direct,
         Self::Bastion(Mode::Process),
         Self::Bastion(Mode::Causal),
         Self::Bastion(Mode::Strict),
         Self::Bastion(Mode::ProcessClear),
         Self::Bastion(Mode::CausalClear),
+        Self::Bastion(Mode::ProcessHash),
+        Self::Bastion(Mode::CausalHash),
+        Self::Inside(Mode::Process),
+        Self::Inside(Mode::Causal),
         Self::Jump,
     ];
 
@@ -64,7 +78,24 @@ impl Way {
             Self::Bastion(Mode::Strict) => "strict",
             Self::Bastion(Mode::ProcessClear) => "process-clear",
             Self::Bastion(Mode::CausalClear) => "causal-clear",
+            Self::Bastion(Mode::ProcessHash) => "process-hash",
+            Self::Bastion(Mode::CausalHash) => "causal-hash",
+            Self::Inside(Mode::Process) => "inside-process",
+            Self::Inside(Mode::Causal) => "inside-causal",
+            Self::Inside(Mode::Strict) => "inside-strict",
+            Self::Inside(Mode::ProcessClear) => "inside-process-clear",
+            Self::Inside(Mode::CausalClear) => "inside-causal-clear",
+            Self::Inside(Mode::ProcessHash) => "inside-process-hash",
+            Self::Inside(Mode::CausalHash) => "inside-causal-hash",
             Self::Jump => "jump",
+        }
+    }
+
+    /// How the bastion on that way records, where there is one.
+    fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Bastion(mode) | Self::Inside(mode) => Some(mode),
+            Self::Direct | Self::Jump => None,
         }
     }
 }
@@ -82,10 +113,10 @@ impl Course {
     /// Starts what these ways need; it ends when the value is dropped.
     pub(crate) fn start(ways: &[Way]) -> Result<Self> {
         let base = Lab::start()?;
-        let mut labs = Vec::new();
-        for way in ways {
-            if let Way::Bastion(mode) = way {
-                labs.push((*mode, Lab::with(&mode.options())?));
+        let mut labs: Vec<(Mode, Lab)> = Vec::new();
+        for mode in ways.iter().filter_map(|way| way.mode()) {
+            if labs.iter().all(|(known, _)| *known != mode) {
+                labs.push((mode, Lab::with(&mode.options())?));
             }
         }
         let jump = Sshd::start(&base.dir.join("jump"), None, "")?;
@@ -111,6 +142,7 @@ impl Course {
         Ok(match way {
             Way::Direct => (self.base.client.program(name), Route::Straight.host()),
             Way::Bastion(_) => (self.lab(way)?.client.program(name), Route::Through.host()),
+            Way::Inside(_) => (self.lab(way)?.client.program(name), Route::Inside.host()),
             Way::Jump => (self.jump_client.program(name), Route::Jump.host()),
         })
     }
@@ -129,7 +161,7 @@ impl Course {
     pub(crate) fn cpu(&self, way: Way) -> f64 {
         match way {
             Way::Direct => 0.0,
-            Way::Bastion(_) => self.lab(way).map_or(0.0, |lab| cpu_seconds(lab.bastion.process.pid)),
+            Way::Bastion(_) | Way::Inside(_) => self.lab(way).map_or(0.0, |lab| cpu_seconds(lab.bastion.process.pid)),
             // sshd works in children, which the listener collects when they end.
             Way::Jump => children_cpu_seconds(self.jump.process.pid).unwrap_or(0.0),
         }
@@ -140,7 +172,7 @@ impl Course {
     /// # Errors
     /// There is no bastion on that way.
     pub(crate) fn lab(&self, way: Way) -> Result<&Lab> {
-        let found = self.labs.iter().find(|(mode, _)| way == Way::Bastion(*mode));
+        let found = self.labs.iter().find(|(mode, _)| way.mode() == Some(*mode));
         found.map(|(_, lab)| lab).with_context(|| format!("no bastion on the way {}", way.name()))
     }
 

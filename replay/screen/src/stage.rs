@@ -13,7 +13,7 @@ use crate::safe::visible;
 ///
 /// Without a wish it is the first that shows something, until one with a terminal does.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub struct Stage {
     wanted: Option<u32>,
     terminals: HashMap<u32, Size>,
     shown: Option<(u32, Screen)>,
@@ -22,21 +22,23 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(wanted: Option<u32>) -> Self {
+    /// Starts with nothing shown; `wanted` is the channel to show, where somebody has a wish.
+    pub fn new(wanted: Option<u32>) -> Self {
         Self { wanted, terminals: HashMap::new(), shown: None, note: String::new() }
     }
 
     /// Returns the channel and its screen, once there is one.
-    pub(super) fn shown(&self) -> Option<(u32, &Screen)> {
+    pub fn shown(&self) -> Option<(u32, &Screen)> {
         self.shown.as_ref().map(|(chan, screen)| (*chan, screen))
     }
 
-    pub(super) fn note(&self) -> &str {
+    /// What to say beside the screen: the command, how it ended.
+    pub fn note(&self) -> &str {
         &self.note
     }
 
     /// Takes what happened; returns whether the screen itself may look different now.
-    pub(super) fn take(&mut self, event: &Event) -> bool {
+    pub fn take(&mut self, event: &Event) -> bool {
         let chan = event.chan;
         match (event.kind, &event.body) {
             (ssh_out::TYPE, Body::Stream(data)) => self.output(chan, Stream::Out, data),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Whether a character could steer a terminal or reorder what is read: controls, and the invisible formatting characters.
-pub(crate) fn is_hostile(c: char) -> bool {
+pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -11,7 +11,7 @@ pub(crate) fn is_hostile(c: char) -> bool {
 }
 
 /// Appends a character the way a reader may see it.
-pub(crate) fn push_visible(out: &mut String, c: char) {
+pub fn push_visible(out: &mut String, c: char) {
     match c {
         c if !is_hostile(c) => out.push(c),
         // The pictures of control characters lie in the order of the characters.
@@ -25,7 +25,7 @@ pub(crate) fn push_visible(out: &mut String, c: char) {
 }
 
 /// Shows text on one line with everything hostile made visible.
-pub(crate) fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     text.chars().for_each(|c| push_visible(&mut out, c));
     out
@@ -33,7 +33,7 @@ pub(crate) fn visible(text: &str) -> String {
 
 /// A piece of a byte stream that is mostly UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub enum Piece {
     /// A character.
     Char(char),
     /// A byte that belongs to no character.
@@ -42,14 +42,14 @@ pub(crate) enum Piece {
 
 /// Decodes UTF-8 that comes in arbitrary cuts.
 #[derive(Debug, Default)]
-pub(crate) struct Utf8Stream {
+pub struct Utf8Stream {
     /// The beginning of a character; at most three bytes.
     pending: Vec<u8>,
 }
 
 impl Utf8Stream {
     /// Takes the next bytes and hands out what they complete.
-    pub(crate) fn feed(&mut self, bytes: &[u8], mut out: impl FnMut(Piece)) {
+    pub fn feed(&mut self, bytes: &[u8], mut out: impl FnMut(Piece)) {
         let mut joined = std::mem::take(&mut self.pending);
         joined.extend_from_slice(bytes);
         let mut rest = joined.as_slice();
@@ -76,7 +76,7 @@ impl Utf8Stream {
     }
 
     /// Hands out what is left when the stream has ended.
-    pub(crate) fn finish(&mut self, mut out: impl FnMut(Piece)) {
+    pub fn finish(&mut self, mut out: impl FnMut(Piece)) {
         self.pending.drain(..).for_each(|byte| out(Piece::Byte(byte)));
     }
 }
