@@ -18,6 +18,7 @@ pub mod process;
 pub mod pty;
 pub mod rig;
 pub mod scale;
+pub mod scrape;
 pub mod sshd;
 pub mod tmpfs;
 pub mod vault;

@@ -42,6 +42,8 @@ pub struct Options {
     pub plain_macs: bool,
     /// More persons, targets and access lines, in the words of the configuration file.
     pub more: String,
+    /// Other settings; tables are joined with those that the rig writes.
+    pub settings: Table,
     /// Where state and vault lie; beside the bastion's configuration when `None`.
     pub disk: Option<PathBuf>,
 }
@@ -327,6 +329,12 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
         config.insert(name.to_owned(), Value::Array(all));
     }
     ensure!(more.keys().all(|key| ["person", "target", "access"].contains(&key.as_str())), "more: only lists");
+    for (name, value) in &options.settings {
+        match (config.get_mut(name), value) {
+            (Some(Value::Table(known)), Value::Table(added)) => known.extend(added.clone()),
+            _ => drop(config.insert(name.clone(), value.clone())),
+        }
+    }
     Ok(config)
 }
 

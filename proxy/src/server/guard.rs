@@ -175,6 +175,11 @@ impl Throttle {
         Self { burst, per_second, tokens: u64::from(burst) * 1000, at: now, skipped: 0 }
     }
 
+    /// Returns how many were held back since the last that passed.
+    pub(super) fn held_back(&self) -> u64 {
+        self.skipped
+    }
+
     /// Lets one pass, with how many were held back since the last, or holds it back.
     pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
         let millis = u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
@@ -248,8 +253,8 @@ mod tests {
         let mut throttle = Throttle::new(2, 1, start);
         assert_eq!(throttle.pass(start), Some(0));
         assert_eq!(throttle.pass(start), Some(0));
-        for _ in 0..5 {
-            assert_eq!(throttle.pass(start), None);
+        for held_back in 1..=5 {
+            assert_eq!((throttle.pass(start), throttle.held_back()), (None, held_back));
         }
         assert_eq!(throttle.pass(start + Duration::from_millis(999)), None);
         assert_eq!(throttle.pass(start + Duration::from_secs(1)), Some(6));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
-use casemate_recorder::{Recorder, SessionId};
+use casemate_recorder::{SessionId, TranscriptKind};
 use russh::server::Config as ServerSettings;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Lobby, Permit, Throttle};
-use crate::policy::{Identity, Live as LivePolicy, Policy};
+use crate::alerts::{Alerts, Kind};
+use crate::metrics::{Claim, Metrics};
+use crate::policy::{Identity, Live as LivePolicy, Policy, Wanted};
 use crate::recording::{self, Hold, Run};
 use crate::session::{Introduction, Purpose, Session};
 use crate::ssh::settings;
@@ -48,6 +50,8 @@ struct Inner {
     portals: Counter<String>,
     lobby: Lobby<guard::Source, (SocketAddr, Kill)>,
     refusals: Mutex<Throttle>,
+    metrics: Arc<Metrics>,
+    alerts: Alerts,
 }
 
 impl fmt::Debug for Door {
@@ -62,17 +66,22 @@ pub(crate) struct Slot {
     hold: Hold,
     door: Door,
     id: SessionId,
+    kind: TranscriptKind,
 }
 
 impl Slot {
-    /// Returns the recorder that the session is recorded by.
-    pub(crate) fn recorder(&self) -> &Recorder {
-        self.hold.recorder()
+    /// Seals the session's transcript, and counts its end.
+    pub(crate) async fn close(&self, session: &Session) {
+        session.close(self.hold.recorder()).await;
+        if let Some(end) = session.ending() {
+            self.door.0.metrics.session_closed(self.kind, end.reason);
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.door.0.metrics.session_gone(self.kind);
         lock(&self.door.0.live).remove(&self.id);
     }
 }
@@ -83,7 +92,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Door {
     /// Makes a door from the policy in force: its host keys and keepalive stay as they are now.
-    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>) -> Self {
+    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>, metrics: Arc<Metrics>, alerts: Alerts) -> Self {
         let config = Arc::clone(policy.current().config());
         let refusals = Throttle::new(REFUSALS_BURST, REFUSALS_PER_SECOND, Instant::now());
         Self(Arc::new(Inner {
@@ -95,6 +104,8 @@ impl Door {
             portals: Counter::default(),
             lobby: Lobby::default(),
             refusals: Mutex::new(refusals),
+            metrics,
+            alerts,
         }))
     }
 
@@ -127,18 +138,29 @@ impl Door {
             self.note_login(source, Some(&person), "session", None, Err("too many sessions"));
             return Err("too many sessions are open; close one and try again".to_owned());
         };
-        let hold = self.run().hold();
-        match Session::open(hold.recorder(), identity, purpose, policy, introduction).await {
+        let (hold, kind) = (self.run().hold(), purpose.kind());
+        match Session::open(hold.recorder(), identity, purpose, policy, introduction, self.0.alerts.clone()).await {
             Ok(session) => {
                 let id = session.recording().id();
                 lock(&self.0.live).insert(id, Arc::downgrade(&session));
-                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id }))
+                self.0.metrics.session_opened(kind);
+                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id, kind }))
             }
             Err(refused) => {
                 self.note_login(source, Some(&person), "session", None, Err(&refused.to_string()));
                 Err(refused.client_text().to_owned())
             }
         }
+    }
+
+    /// What a login name says, for the figures. Inside a portal it is a role, and one that is no person's name counts as a
+    /// stranger's.
+    fn claim(&self, name: Option<&str>) -> Claim {
+        let Some(name) = name else { return Claim::Nobody };
+        let Ok(wanted) = Wanted::parse(name) else { return Claim::Malformed };
+        let policy = self.policy();
+        let known = policy.config().persons.iter().any(|person| person.name == wanted.person);
+        if known { Claim::Known } else { Claim::Stranger }
     }
 
     /// Writes to the control transcript.
@@ -161,9 +183,22 @@ impl Door {
         key: Option<&str>,
         outcome: Result<(), &str>,
     ) {
+        self.0.metrics.login(method, self.claim(name), key.is_some(), outcome.err());
         if outcome.is_err() {
-            let passed = lock(&self.0.refusals).pass(Instant::now());
-            let Some(skipped) = passed else { return };
+            let (passed, held_back) = {
+                let mut refusals = lock(&self.0.refusals);
+                (refusals.pass(Instant::now()), refusals.held_back())
+            };
+            let Some(skipped) = passed else {
+                // Once: while it lasts, each that passes begins the count anew.
+                if held_back == 1 {
+                    let text = format!(
+                        "logins are refused faster than they can be recorded one by one; the last from {source}"
+                    );
+                    self.0.alerts.raise(Kind::LoginFlood, text);
+                }
+                return;
+            };
             if skipped > 0 {
                 let event = Event::map(refused::TYPE, 0)
                     .with(refused::WHAT, format!("{skipped} logins").into_bytes().as_slice())

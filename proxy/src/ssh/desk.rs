@@ -138,7 +138,7 @@ async fn go(outer: Outer, desk: &Desk, choice: Choice, asked: Vec<Request>) {
         () = work => {}
         () = limits => {}
     }
-    session.close(slot.recorder()).await;
+    slot.close(&session).await;
 }
 
 /// Waits for the program, runs it and ends the channel.

@@ -26,6 +26,7 @@ use super::client::{Answer, Asks, Down, Leg, connect};
 use super::farewell::{Finish, conclude, doom, line};
 use super::files::Files;
 use super::said::{Request, Size, Told, Up};
+use crate::alerts::Kind;
 use crate::config::Target;
 use crate::policy::Grant;
 use crate::session::{End, PanicEnds, Session};
@@ -190,6 +191,7 @@ fn note_unreachable(session: &Session, target: &Target, chan: u32, error: &Unrea
         .with(unreachable::ADDRESS, target.address())
         .with(unreachable::REASON, error.to_string());
     if let Some(offered) = error.host_key() {
+        session.alert(Kind::HostKeyChanged, format!("target {}: {error}", target.name));
         event = event.with(unreachable::HOST_KEY, offered);
     }
     drop(session.record(Side::Target, event));
