@@ -1,7 +1,7 @@
 //! Alerts: what somebody should look at now. Each is an event of the control transcript, a line of the log, a figure, and
 //! a run of the operator's command, at most one a minute for each kind.
 //!
-//! Raising one never waits. [`pace`] decides what is told when, [`command`] runs the command, [`watch`] looks after what
+//! Raising one never waits. `pace` decides what is told when, `command` runs the command, `watch` looks after what
 //! nobody else notices.
 
 mod command;
