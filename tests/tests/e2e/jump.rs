@@ -284,3 +284,31 @@ fn a_client_that_vanishes_is_gone_from_the_record_within_seconds() {
         assert!(start.elapsed() < Duration::from_secs(7), "{route:?}: {:?}", start.elapsed());
     }
 }
+
+/// Where host certificates are not known, the bastion's own host key stands for every target: one plain line each.
+#[test]
+fn a_plain_line_for_a_target_holds_the_bastions_key() {
+    let lab = Lab::start().unwrap();
+    let key = lab.bastion.host_key().unwrap();
+    let known = |line: &str| {
+        let file = lab.dir.join("plain");
+        std::fs::write(&file, format!("[127.0.0.1]:{} {key}\n{line}\n", lab.bastion.port)).unwrap();
+        let config = std::fs::read_to_string(lab.client.config()).unwrap();
+        let config = config.replace(&lab.client.known_hosts().display().to_string(), &file.display().to_string());
+        let path = lab.dir.join("plain_config");
+        std::fs::write(&path, config).unwrap();
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-F").arg(path).args([Route::Inside.host(), "echo in"]);
+        run(&mut ssh, nothing(), PATIENCE).unwrap()
+    };
+    let done = known(&format!("web1 {key}"));
+    assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
+    // The target's own key is what a client has pinned that went there straight before. It must notice the difference.
+    let done = known(&format!("web1 {}", lab.target.host_key().unwrap()));
+    assert_eq!((done.out().as_str(), done.code()), ("", 255));
+    assert!(done.err().contains("Host key verification failed"), "{}", done.err());
+    // An authority that is not ours vouches for nothing.
+    let other = keys::make(&lab.dir.join("other_authority"), "ed25519").unwrap();
+    let done = known(&format!("@cert-authority web1 {other}"));
+    assert_eq!((done.out().as_str(), done.code()), ("", 255));
+}
