@@ -7,14 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
-
 use bytes::Bytes;
 use casemate_recorder::transcript::event::{Event, STREAM_LEN_MAX, Side, exit, reply, ssh_err, ssh_out};
 use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{Frozen, Ticket};
 use russh::ChannelOpenFailure;
 use russh::server::ChannelOpenHandle;
+use tokio::sync::mpsc;
 
 use super::channels::{self, note_open};
 use super::client::Answer;
@@ -28,6 +27,9 @@ use crate::control::{self, Caller, Outcome, Reply};
 use crate::policy::{Grant, Wanted};
 use crate::server::{Door, Slot};
 use crate::session::{End, Introduction, PanicEnds, Purpose, Session};
+
+/// Requests that are kept for a target that the menu may lead to: a terminal, and as many variables as anybody sends.
+const KEPT_MAX: usize = 64;
 
 /// What a portal's channels have in common.
 pub(super) struct Desk {
@@ -148,16 +150,20 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<Next, Frozen> {
         match outer.up.recv().await {
             Some(Up::Ask { request, ticket, answer }) => {
                 drop(ticket.receipt().await?);
-                // What is asked of the bastion, it grants: a terminal, variables. Files it has none to transfer.
-                let success = !matches!(request, Request::Subsystem(_));
+                let success = match request {
+                    Request::Shell | Request::Exec(_) => true,
+                    Request::Pty { .. } | Request::Env { .. } => asked.len() < KEPT_MAX,
+                    // The bastion has no files to transfer.
+                    Request::Subsystem(_) => false,
+                };
                 let event = Event::map(reply::TYPE, outer.chan).with(reply::TO, request.name());
                 let ticket = outer.session.record(Side::Target, event.with(reply::SUCCESS, success));
                 let _ = answer.send(Answer { success, ticket });
                 match request {
                     Request::Shell => break Vec::new(),
                     Request::Exec(words) => break words,
-                    Request::Pty { .. } | Request::Env { .. } => asked.push(request),
-                    Request::Subsystem(_) => {}
+                    Request::Pty { .. } | Request::Env { .. } if success => asked.push(request),
+                    Request::Pty { .. } | Request::Env { .. } | Request::Subsystem(_) => {}
                 }
             }
             Some(Up::Close { ticket }) => {
