@@ -312,3 +312,62 @@ fn a_plain_line_for_a_target_holds_the_bastions_key() {
     let done = known(&format!("@cert-authority web1 {other}"));
     assert_eq!((done.out().as_str(), done.code()), ("", 255));
 }
+
+/// Whoever is through the first door is not through the second: it has the same deadlines and limits.
+#[test]
+fn what_is_inside_has_its_own_grace_and_limits() {
+    let limits = "login_grace = \"3s\"\nchannels = 4".parse().unwrap();
+    let lab = Lab::with(&Options { limits, ..Options::default() }).unwrap();
+    let script = r#"
+import sys, time, paramiko
+host, port, user, key = sys.argv[1:]
+transport = paramiko.Transport((host, int(port)))
+transport.connect(username=user, pkey=paramiko.Ed25519Key.from_private_key_file(key))
+def inside(origin=("127.0.0.1", 65535)):
+    return transport.open_channel("direct-tcpip", ("web1", 22), origin)
+# Silent: greeted, and closed when the grace is over.
+silent, start = inside(), time.time()
+silent.settimeout(20)
+first = silent.recv(4)
+while silent.recv(65536):
+    pass
+print("silent", first.decode(), 2 < time.time() - start < 10)
+# Not SSH at all, and much of it.
+noise = inside()
+noise.settimeout(20)
+sent = 0
+try:
+    for _ in range(1024):
+        noise.sendall(b"GET / HTTP/1.0\r\n" * 4096)
+        sent += 1
+except (OSError, EOFError):
+    pass
+print("noise", sent < 1024, noise.closed or noise.recv(1 << 20) is not None)
+# More than a portal may have.
+kept, refused = [], 0
+for _ in range(10):
+    try:
+        kept.append(inside())
+    except paramiko.ChannelException as error:
+        refused = error.code
+print("many", len(kept) <= 4, refused)
+for one in kept:
+    one.close()
+time.sleep(1)
+# And still a way in.
+again = paramiko.Transport(inside(("", 0)))
+again.connect(username=LOGIN, pkey=paramiko.Ed25519Key.from_private_key_file(key))
+channel = again.open_session()
+channel.exec_command("echo in; exit 9")
+print("again", channel.makefile().read().decode().strip(), channel.recv_exit_status())
+transport.close()
+"#;
+    let script = script.replace("LOGIN", &format!("{:?}", lab.target.user));
+    let before = casemate_tests::process::rss(lab.bastion.process.pid);
+    let done = super::session::paramiko_at(&lab, lab.bastion.port, "alice", &lab.identity(), &script);
+    // 4: resource shortage (RFC 4254, 5.1).
+    let expected = "silent SSH- True\nnoise True True\nmany True 4\nagain in 9\n";
+    assert_eq!((done.out().as_str(), done.code()), (expected, 0), "{}", done.err());
+    let grown = casemate_tests::process::rss(lab.bastion.process.pid).saturating_sub(before);
+    assert!(grown < 48 << 20, "the bastion grew by {grown} bytes");
+}
