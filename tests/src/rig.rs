@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::bastion::{self, Bastion, list, table};
 use crate::client::{Client, Host, Route};
 use crate::process::{Done, Owned, run};
-use crate::sshd::{Sshd, free_port};
+use crate::sshd::{Sshd, current_user, free_port};
 use crate::vault::Vault;
 use crate::{bins, keys};
 
@@ -237,6 +237,20 @@ impl Rig {
     ) -> Result<Done> {
         run(self.client.ssh(route, options).arg("--").arg(command), input, std::time::Duration::from_secs(120))
     }
+}
+
+/// Returns the lines of the configuration for one more person.
+pub fn person(name: &str, keys: &[&str], duty: &str) -> String {
+    format!("[[person]]\nname = {name:?}\nkeys = {keys:?}\nduties = [{duty:?}]\n")
+}
+
+/// Returns the line that lets a person reach the rig's target as the user who runs this.
+///
+/// # Errors
+/// When `id` cannot tell who that is.
+pub fn access(person: &str) -> Result<String> {
+    let user = current_user()?;
+    Ok(format!("[[access]]\nperson = {person:?}\ntargets = [{TARGET:?}]\nroles = [{user:?}]\nreason = \"tests\"\n"))
 }
 
 /// The login name that the rig's person types.

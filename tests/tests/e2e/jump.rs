@@ -8,7 +8,7 @@ use casemate_tests::client::Route;
 use casemate_tests::keys;
 use casemate_tests::noise::Noise;
 use casemate_tests::process::{Done, nothing, run, wait_until};
-use casemate_tests::rig::{Lab, Options, PORTAL};
+use casemate_tests::rig::{self, Lab, Options, PORTAL};
 use casemate_tests::sshd::free_port;
 
 use super::control_says;
@@ -176,61 +176,56 @@ fn others_on_a_forwarded_port_must_prove_the_same_person() {
     let dir = tempfile::tempdir().unwrap();
     let bob = dir.path().join("bob");
     let public = keys::make(&bob, "ed25519").unwrap();
-    let more = format!(
-        "[[person]]\nname = \"bob\"\nkeys = [\"{public}\"]\nduties = [\"admin\"]\n[[access]]\nperson = \"bob\"\n\
-         targets = [\"web1\"]\nroles = [\"{}\"]\n",
-        casemate_tests::sshd::current_user().unwrap()
-    );
+    let more = rig::person("bob", &[&public], "admin") + &rig::access("bob").unwrap();
     let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
-    let (local, open) = (free_port().unwrap(), free_port().unwrap());
-    let forward = |port: u16| {
-        let mut ssh = lab.client.program("ssh");
-        ssh.args(["-N", "-g", "-o", "ExitOnForwardFailure=yes", "-L", &format!("0.0.0.0:{port}:web1:22"), PORTAL]);
-        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    };
-    let mut forwards = [forward(local), forward(open)];
-    let listens = |port: u16| casemate_tests::client::greets(port);
-    wait_until(Duration::from_secs(20), || listens(local) && listens(open));
+    let local = free_port().unwrap();
+    let mut ssh = lab.client.program("ssh");
+    ssh.args(["-N", "-o", "ExitOnForwardFailure=yes", "-L", &format!("127.0.0.1:{local}:web1:22"), PORTAL]);
+    let mut forward = ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(Duration::from_secs(20), || casemate_tests::client::greets(local));
     let stranger = dir.path().join("stranger");
     keys::make(&stranger, "ed25519").unwrap();
-    let through = |address: &str, identity: &std::path::Path, port: u16| {
+    let through = |identity: &std::path::Path| {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
         ssh.args(["-o", &format!("UserKnownHostsFile={}", lab.client.known_hosts().display())]);
-        ssh.args(["-o", "HostKeyAlias=web1", "-o", "StrictHostKeyChecking=yes", "-p", &port.to_string()]);
-        ssh.arg("-i").arg(identity).args(["-l", &lab.target.user, address, "echo in"]);
+        ssh.args(["-o", "HostKeyAlias=web1", "-o", "StrictHostKeyChecking=yes", "-p", &local.to_string()]);
+        ssh.arg("-i").arg(identity).args(["-l", &lab.target.user, "127.0.0.1", "echo in"]);
         run(&mut ssh, nothing(), PATIENCE).unwrap()
     };
     // The person themselves, from their own machine, with their own key.
-    let done = through("127.0.0.1", &lab.identity(), local);
+    let done = through(&lab.identity());
     assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
     // Another user of that machine: without a key, and with one that leads to the target under their own name.
     for other in [&stranger, &bob] {
-        let done = through("127.0.0.1", other, local);
+        let done = through(other);
         assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", other.display());
         assert!(done.err().contains("Permission denied (publickey)"), "{}", done.err());
     }
-    // Another machine, even with the person's own key.
-    if let Some(address) = other_address() {
-        let done = through(&address, &lab.identity(), open);
-        assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", done.err());
-    }
-    for forward in &mut forwards {
-        forward.kill().unwrap();
-        forward.wait().unwrap();
-    }
+    forward.kill().unwrap();
+    forward.wait().unwrap();
+    // Another machine, where the port was forwarded for all (`ssh -g`): the client names it, and it gets no channel at all.
+    let script = r#"
+import sys, paramiko
+host, port, user, key = sys.argv[1:]
+transport = paramiko.Transport((host, int(port)))
+transport.connect(username=user, pkey=paramiko.Ed25519Key.from_private_key_file(key))
+for origin in [("192.0.2.7", 40022), ("192.0.2.7", 65535), ("2001:db8::7", 1)]:
+    try:
+        transport.open_channel("direct-tcpip", ("web1", 22), origin)
+        print("open")
+    except paramiko.ChannelException as error:
+        print(error.code)
+transport.close()
+"#;
+    let done = super::session::paramiko_at(&lab, lab.bastion.port, "alice", &lab.identity(), script);
+    // 1: administratively prohibited (RFC 4254, 5.1).
+    assert_eq!(done.out(), "1\n1\n1\n", "{}", done.err());
     lab.bastion.stop();
     let vault = lab.vault();
     assert_eq!(vault.of_kind("session").unwrap().len(), 1);
     let user = format!("\"name\":\"{}\"", lab.target.user);
     assert!(control_says(&vault, "auth", &[&user, "1 keys offered", "\"accepted\":0"]), "who tried is on record");
-}
-
-/// An address of this machine that is not loopback: to the client, whoever comes from there is another machine. Its packets
-/// stay on this machine all the same. Without one there is nobody else to try with.
-fn other_address() -> Option<String> {
-    let done = run(Command::new("hostname").arg("-I"), nothing(), PATIENCE).ok()?;
-    done.out().split_whitespace().find(|address| !address.contains(':')).map(str::to_owned)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use casemate_tests::client::Route;
 use casemate_tests::keys;
 use casemate_tests::process::{Done, nothing, run, wait_until};
 use casemate_tests::pty::Terminal;
-use casemate_tests::rig::{Lab, Options, PORTAL};
+use casemate_tests::rig::{self, Lab, Options, PORTAL};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -100,7 +100,7 @@ fn an_auditor_sees_and_ends_everybodys_sessions_and_an_admin_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let person = |name: &str, duty: &str| {
         let public = keys::make(&dir.path().join(name), "ed25519").unwrap();
-        format!("[[person]]\nname = \"{name}\"\nkeys = [\"{public}\"]\nduties = [\"{duty}\"]\n")
+        rig::person(name, &[&public], duty)
     };
     let lab = Lab::with(&Options { more: person("bob", "admin") + &person("erin", "auditor"), ..Options::default() })
         .unwrap();
@@ -151,7 +151,7 @@ fn an_auditor_sees_and_ends_everybodys_sessions_and_an_admin_their_own() {
 fn an_auditor_watches_a_session_and_no_byte_of_it_reaches_their_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let public = keys::make(&dir.path().join("erin"), "ed25519").unwrap();
-    let more = format!("[[person]]\nname = \"erin\"\nkeys = [\"{public}\"]\nduties = [\"auditor\"]\n");
+    let more = rig::person("erin", &[&public], "auditor");
     let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
     let identity = format!("IdentityFile={}", dir.path().join("erin").display());
     let erin = ["-o", identity.as_str(), "-l", "erin"];
