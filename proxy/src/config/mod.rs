@@ -5,6 +5,7 @@
 
 mod check;
 mod encryption;
+mod forwards;
 mod keys;
 mod parse;
 mod snapshot;
@@ -22,6 +23,7 @@ use casemate_recorder::Durability;
 use russh::keys::{PrivateKey, PublicKey};
 
 pub use encryption::{Encryption, NamedRecipient};
+pub use forwards::Forwards;
 pub use keys::{Objection, load_private_key, parse_public_key};
 pub use parse::{is_name, split_address};
 
@@ -299,6 +301,8 @@ pub struct Access {
     pub reason: String,
     /// What is recorded of the content of files.
     pub content: Content,
+    /// What may be forwarded.
+    pub forwards: Forwards,
     /// Line in the file, from 1.
     pub line: usize,
 }
