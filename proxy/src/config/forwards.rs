@@ -147,7 +147,8 @@ impl Place {
     fn is_tcp(&self, host: &str, port: u32) -> bool {
         match self {
             Self::Tcp(known, number) => {
-                known.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(host))
+                host.len() <= HOST_LEN_MAX
+                    && known.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(host))
                     && number.map_or(port <= u32::from(u16::MAX), |number| u32::from(number) == port)
             }
             Self::Unix(_) => false,
@@ -185,6 +186,7 @@ mod tests {
             assert!(named.connects(host, port), "{host}:{port}");
         }
         assert!(named.connects("db", 1) && named.connects("db", 65_535) && named.connects("::1", 7));
+        assert!(!named.connects(&"h".repeat(HOST_LEN_MAX + 1), 9090));
         for (host, port) in [
             ("localhost", 8081),
             ("127.0.0.1", 8080),

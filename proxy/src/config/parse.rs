@@ -15,8 +15,8 @@ use russh::keys::PublicKey;
 
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
-    Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
-    VaultConfig, check, encryption, forwards,
+    Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth,
+    TargetKind, VaultConfig, check, encryption, forwards,
 };
 
 /// Longest name of a person, a target, a role or a node.

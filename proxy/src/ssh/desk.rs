@@ -14,9 +14,9 @@ use casemate_recorder::{Frozen, Ticket};
 use russh::ChannelOpenFailure;
 use russh::server::ChannelOpenHandle;
 
-use super::client::Answer;
 use super::farewell::{Finish, conclude};
 use super::jump::{Direct, Jump};
+use super::outlet::Answer;
 use super::relay::{Outer, frozen_end};
 use super::said::{Request, Told, Up};
 use super::watch;

@@ -5,6 +5,7 @@
 //! wait. Targets are dialled by `target` of the crate alone, on a grant. `desk` is what somebody meets who names no target,
 //! and `jump` with `pipe` what `ssh -J` makes of such a connection.
 
+mod arrivals;
 mod backlog;
 mod channels;
 mod client;
@@ -13,13 +14,18 @@ mod farewell;
 pub mod files;
 mod flood;
 mod flow;
+mod gather;
 pub(crate) mod jump;
+mod listeners;
 mod login;
+mod outlet;
+mod passage;
 pub(crate) mod pipe;
 mod relay;
 mod said;
 pub(crate) mod server;
 pub(crate) mod settings;
+mod tape;
 mod watch;
 pub(crate) mod wire;
 
