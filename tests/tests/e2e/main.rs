@@ -8,6 +8,7 @@ mod clients;
 mod daemon;
 mod elided_files;
 mod files;
+mod forward;
 mod full_disk;
 mod jump;
 mod limits;
