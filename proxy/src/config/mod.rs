@@ -109,7 +109,7 @@ pub struct Limits {
     pub sessions: usize,
     /// Live sessions of one person.
     pub sessions_per_person: usize,
-    /// Open channels of one session.
+    /// Open channels of one session, and its forwards that listen.
     pub channels: usize,
     /// Names of environment variables that pass, with an optional `*` at the end; empty lets none pass.
     pub env: Vec<String>,

@@ -85,19 +85,22 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
     let (session, tape) = (Arc::clone(&outer.session), Arc::clone(&outer.tape));
     let reached = tokio::select! {
         biased;
-        _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
-        () = outer.gone.cancelled() => return,
+        end = session.ended() => {
+            tape.finish(session.recording(), "bastion", Some(&end.text));
+            return open.reject(ChannelOpenFailure::ConnectFailed).await;
+        }
+        () = outer.gone.cancelled() => return tape.finish(session.recording(), "client", None),
         reached = reach(&session, &grant, &outer, opened) => reached,
     };
     let (line, mut leg) = match reached {
         Ok(both) => both,
         // Nobody reads what is written there: the protocol's own answer is the place for the reason.
         Err(miss) if tape.is_forward() => {
-            let (text, reason) = miss.map_or_else(
-                || ("the session ended".to_owned(), ChannelOpenFailure::ConnectFailed),
-                |miss| (miss.text, miss.reason),
-            );
-            tape.finish(session.recording(), "target", Some(&text));
+            let (by, text, reason) = match miss {
+                Some(miss) => ("target", miss.text, miss.reason),
+                None => ("bastion", "the session ends".to_owned(), ChannelOpenFailure::ConnectFailed),
+            };
+            tape.finish(session.recording(), by, Some(&text));
             return open.reject(reason).await;
         }
         Err(Some(miss)) => {
@@ -153,7 +156,9 @@ async fn reach(session: &Session, grant: &Grant, outer: &Outer, opened: Ticket) 
     let write = match outer.tape.passage() {
         None => match timeout(limits.dial, line.open_session()).await {
             Ok(opened) => opened.map_err(unreachable)?,
-            Err(_) => return Err(unreachable(Unreachable::TimedOut(limits.dial))),
+            Err(_) => {
+                return Err(unreachable(Unreachable::Channel(format!("no answer within {} s", limits.dial.as_secs()))));
+            }
         },
         Some(passage) => {
             let opened = timeout(limits.dial, line.open_forward(passage)).await;
