@@ -1,7 +1,7 @@
 //! The front door's side of one SSH connection: login, and what a client asks for once it is in.
 //!
 //! Callbacks of the library's task. They decide with `login` and the policy who gets in, and hand what a client asks for
-//! to `channels`. Everything that is not a session channel is refused and recorded.
+//! to `channels`. What neither runs a program nor is forwarded is refused and recorded.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
