@@ -123,28 +123,30 @@ impl Arrivals {
         self.outlets.get(&id)
     }
 
-    /// Takes a channel in, or gives the handle back with the reason why not.
+    /// Takes a place for one more, if there is any.
+    pub(super) fn room(&mut self) -> Result<Slot, Refused> {
+        // The library never tells of a close that we began.
+        self.outlets.retain(|_, outlet| !outlet.is_closed());
+        self.slots.take(self.limit).ok_or(Refused::TooMany)
+    }
+
+    /// Takes a channel in.
     pub(super) fn take(
         &mut self,
         id: ChannelId,
         write: Write,
         passage: Passage,
         reply: client::ChannelOpenHandle,
-    ) -> Result<(), (client::ChannelOpenHandle, Refused)> {
-        // The library never tells of a close that we began.
-        self.outlets.retain(|_, outlet| !outlet.is_closed());
-        let Some(slot) = self.slots.take(self.limit) else { return Err((reply, Refused::TooMany)) };
+        slot: Slot,
+    ) {
         let chan = self.numbers.next();
         let tape = Arc::new(Tape::forward(chan, passage));
         // Its bytes count towards the connection's. One that nobody reads any more lets go of its own alone.
         let backlog = Backlog::within(&self.line, usize::MAX);
         let (outlet, inbox) = Outlet::new(&self.recording, chan, &tape, &backlog);
         self.outlets.insert(id, outlet);
-        let arrival = Arrival { chan, leg: Leg { write, inbox }, tape, reply, slot };
-        self.queue.send(arrival).map_err(|back| {
-            self.outlets.remove(&id);
-            (back.0.reply, Refused::Uninvited)
-        })
+        // Where nobody serves any more, the handle goes with it, and that refuses the channel.
+        let _ = self.queue.send(Arrival { chan, leg: Leg { write, inbox }, tape, reply, slot });
     }
 }
 

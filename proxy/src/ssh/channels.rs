@@ -238,7 +238,7 @@ impl Channels {
                     Way::Target(grant) => grant.content(),
                     Way::Portal(_) => Content::Full,
                 };
-                let tape = Arc::new(Tape::Program(Files::new(id.number(), content)));
+                let tape = Arc::new(Tape::program(Files::new(id.number(), content)));
                 let (live, outer) = self.common(session, server).ends(id, id.number(), write, &tape, slot);
                 match way {
                     Way::Target(grant) => session.tasks().spawn(relay::run(outer, grant.clone(), open, opened)),

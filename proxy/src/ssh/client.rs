@@ -145,19 +145,6 @@ impl Channels {
             Self::Back(arrivals) => arrivals.outlet(id),
         }
     }
-
-    /// Takes a channel that the target opens, or gives it back with the reason why not.
-    fn arrive(
-        &mut self,
-        channel: Channel<client::Msg>,
-        passage: Passage,
-        reply: client::ChannelOpenHandle,
-    ) -> Result<(), (client::ChannelOpenHandle, Refused)> {
-        match self {
-            Self::One(_) => Err((reply, Refused::Uninvited)),
-            Self::Back(arrivals) => arrivals.take(channel.id(), write_half(channel), passage, reply),
-        }
-    }
 }
 
 /// Dials and logs in; `backlog` holds the connection's reader, and `chan` is the number in the record of what it is for.
@@ -276,15 +263,19 @@ impl TargetHandler {
 
     /// Takes a channel that the target opens for a forward, where there is one.
     async fn arrive(&mut self, channel: Channel<client::Msg>, passage: Passage, reply: client::ChannelOpenHandle) {
-        let what = format!("{} from {}", passage.kind(), passage.place);
-        if let Err((reply, refused)) = self.channels.arrive(channel, passage, reply) {
-            let (why, reason) = match refused {
-                Refused::Uninvited => (UNINVITED, ChannelOpenFailure::AdministrativelyProhibited),
-                Refused::TooMany => (TOO_MANY, ChannelOpenFailure::ResourceShortage),
-            };
-            self.note_refused(&what, why);
-            reply.reject(reason).await;
-        }
+        let refused = match &mut self.channels {
+            Channels::One(_) => Refused::Uninvited,
+            Channels::Back(arrivals) => match arrivals.room() {
+                Ok(slot) => return arrivals.take(channel.id(), write_half(channel), passage, reply, slot),
+                Err(refused) => refused,
+            },
+        };
+        let (why, reason) = match refused {
+            Refused::Uninvited => (UNINVITED, ChannelOpenFailure::AdministrativelyProhibited),
+            Refused::TooMany => (TOO_MANY, ChannelOpenFailure::ResourceShortage),
+        };
+        self.note_refused(&format!("{} from {}", passage.kind(), passage.place), why);
+        reply.reject(reason).await;
     }
 }
 

@@ -12,12 +12,17 @@ use super::passage::Passage;
 /// What a channel's two directions record into.
 pub(super) enum Tape {
     /// A program's input and output, and what it does to files.
-    Program(Files),
+    Program(Box<Files>),
     /// The bytes of a forwarded connection.
     Forward(Tally),
 }
 
 impl Tape {
+    /// Makes the tape of a program.
+    pub(super) fn program(files: Files) -> Self {
+        Self::Program(Box::new(files))
+    }
+
     /// Makes the tape of a forwarded connection.
     pub(super) fn forward(chan: u32, passage: Passage) -> Self {
         Self::Forward(Tally { chan, passage, sent: Mutex::default(), received: Mutex::default() })
