@@ -224,7 +224,8 @@ fn the_target_listens_where_the_access_line_says_with_every_byte_on_record() {
 #[test]
 fn what_was_connected_outlives_its_forward() {
     let (server, port) = (Server::tcp(MIB).unwrap(), free_port().unwrap());
-    let lab = lab(&[format!("listen:*:{port}")]);
+    let forward = vec![format!("listen:*:{port}")];
+    let lab = Lab::with(&Options { forward, durability: Some("strict".to_owned()), ..Options::default() }).unwrap();
     for route in [Route::Straight, Route::Through] {
         let mut master = Master::start(&lab, route, route.host());
         // On all addresses, as far as the target lets anybody.
@@ -348,6 +349,58 @@ fn a_place_that_cannot_be_reached_fails_as_it_does_straight() {
         assert!(transcript.of("ssh.reply").any(|reply| reply["to"] == "direct-tcpip" && reply["success"] == 0));
     }
     assert!(sessions[0].1.says("ssh.reply", "Connection refused"), "{:?}", sessions[0].1.events);
+}
+
+/// The other way round: nobody listens where the person's side is to connect.
+#[test]
+fn a_connection_that_the_client_refuses_ends_as_it_does_straight() {
+    let closed = free_port().unwrap();
+    let lab = lab(&["listen:localhost:0".to_owned()]);
+    for route in [Route::Straight, Route::Through] {
+        let mut master = Master::start(&lab, route, route.host());
+        let port: u16 = master.forward(&["-R", &format!("localhost:0:127.0.0.1:{closed}")]).trim().parse().unwrap();
+        let mut stream = Stream::tcp(port).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "{route:?}");
+        master.end();
+    }
+    let (_, transcript) = closed_sessions(&lab.vault(), 1).remove(0);
+    let end = transcript.of("fwd.end").next().unwrap();
+    assert_eq!((end["by"].as_str(), end["received"].as_u64()), (Some("client"), Some(0)), "{end}");
+    assert!(transcript.of("ssh.reply").any(|reply| reply["to"] == "forwarded-tcpip" && reply["success"] == 0));
+}
+
+#[test]
+fn there_are_no_more_forwards_and_connections_than_the_limit() {
+    let server = Server::tcp(1000).unwrap();
+    let forward = vec![format!("localhost:{}", server.port), "listen:localhost:0".to_owned()];
+    let limits = "channels = 3".parse().unwrap();
+    let lab = Lab::with(&Options { forward, limits, ..Options::default() }).unwrap();
+    let mut master = Master::start(&lab, Route::Through, "limit");
+    let local = free_port().unwrap();
+    master.forward(&["-L", &format!("{local}:localhost:{}", server.port)]);
+    // It listens itself for as long as it is in force, which leaves two.
+    let asked = format!("localhost:0:127.0.0.1:{}", server.port);
+    let back: u16 = master.forward(&["-R", &asked]).trim().parse().unwrap();
+    let held: Vec<Stream> = [back, local].map(|port| Stream::tcp(port).unwrap()).into();
+    assert!(held.iter().all(|stream| wait_until(PATIENCE, || waiting(stream))));
+    for port in [back, local] {
+        assert!(converse(Stream::tcp(port).unwrap(), 1000).is_err(), "one more than the limit");
+    }
+    assert_ne!(master.order(&["-O", "forward", "-R", "localhost:0:127.0.0.1:1"]).code(), 0);
+    // What was there goes on, and what is over makes room.
+    for (stream, port) in held.into_iter().zip([back, local]) {
+        converse(stream, 1000).unwrap();
+        assert!(wait_until(PATIENCE, || Stream::tcp(port).is_ok_and(|stream| converse(stream, 1000).is_ok())));
+    }
+    master.end();
+    let (_, transcript) = closed_sessions(&lab.vault(), 1).remove(0);
+    let all = |kind: &'static str| transcript.of(kind).map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(all("ssh.open").contains("more channels than limits.channels"));
+    let refused = all("ssh.refused");
+    assert!(
+        refused.contains("forwarded-tcpip from localhost") && refused.contains("tcpip-forward of localhost:0"),
+        "{refused}"
+    );
 }
 
 /// What a daemon holds at rest.
