@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use russh::keys::{HashAlg, PublicKey};
 
-use crate::config::{Access, Config, Content, Role, Target, is_name};
+use crate::config::{Access, Config, Content, Forwards, Role, Target, is_name};
 use crate::error::Fault;
 
 /// The rules of one configuration.
@@ -126,6 +126,7 @@ pub struct Grant {
     role: Role,
     reason: String,
     content: Content,
+    forwards: Forwards,
     until: Option<SystemTime>,
 }
 
@@ -158,6 +159,11 @@ impl Grant {
     /// What is recorded of the content of files.
     pub fn content(&self) -> Content {
         self.content
+    }
+
+    /// What may be forwarded.
+    pub fn forwards(&self) -> &Forwards {
+        &self.forwards
     }
 
     /// When it ends; `None` for one without end, as an access line is.
@@ -353,6 +359,7 @@ impl Policy {
             role: (*role).clone(),
             reason: access.reason.clone(),
             content: access.content,
+            forwards: access.forwards.clone(),
             until: None,
         })
     }

@@ -45,8 +45,19 @@ fn a_grant_says_who_where_and_why() {
     assert_eq!((grant.role().login.as_str(), grant.reason(), grant.until()), ("root", "on call", None));
     assert_eq!(grant.target().address(), "192.0.2.7:22");
     assert_eq!(grant.content(), Content::Full);
+    assert!(grant.forwards().is_empty());
     let line = SAMPLE.lines().position(|line| line == "[[access]]").unwrap() + 1;
     assert!(grant.id().starts_with(&format!("access:{line}@")), "{}", grant.id());
+}
+
+#[test]
+fn a_grant_carries_what_its_own_access_line_lets_forward() {
+    let text = SAMPLE.replace("reason = \"on call\"", "reason = \"on call\"\nforward = [\"localhost:80\"]");
+    let policy = policy(&text);
+    let alice = identify(&policy, "alice", ALICE).unwrap();
+    let bob = identify(&policy, "bob", BOB).unwrap();
+    assert!(ask(&policy, &alice, "alice+web1+deploy").unwrap().forwards().connects("localhost", 80));
+    assert!(ask(&policy, &bob, "bob+web1").unwrap().forwards().is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use casemate_recorder::transcript::event::{self, Event, Side, config, ended, grant, identity, shown};
+use casemate_recorder::transcript::event::{self, Event, Side, Value, config, ended, grant, identity, shown};
 use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{
     Protocol, Recorder, Refused, Session as Recording, SessionId, SessionSpec, Ticket, TranscriptKind,
@@ -350,6 +350,9 @@ fn opening(who: &Identity, purpose: &Purpose, policy: &Policy, introduction: &In
             .with(grant::ADDRESS, leave.target().address())
             .with(grant::REASON, leave.reason())
             .with(grant::CONTENT, leave.content().name());
+        if !leave.forwards().is_empty() {
+            grant = grant.with(grant::FORWARD, leave.forwards().texts().map(Value::from).collect::<Vec<_>>());
+        }
         if let Some(until) = leave.until().and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
             grant = grant.with(grant::UNTIL, until.as_secs());
         }

@@ -76,11 +76,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Whether a field of that name holds a digest.
+pub(crate) fn is_digest(name: &str) -> bool {
+    name == "blake3" || name.ends_with("_blake3")
+}
+
 fn push_value(out: &mut String, key: &str, value: &Value) {
     let text = match value {
         Value::Uint(number) => serde_json::to_string(number),
         Value::Text(text) => serde_json::to_string(text),
-        Value::Bytes(bytes) if key == "blake3" => serde_json::to_string(&hex(bytes)),
+        Value::Bytes(bytes) if is_digest(key) => serde_json::to_string(&hex(bytes)),
         Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => serde_json::to_string(text),
             Err(_) => Ok(format!("{{\"base64\":\"{}\"}}", STANDARD.encode(bytes))),

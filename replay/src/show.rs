@@ -6,18 +6,17 @@ use std::path::Path;
 
 use casemate_recorder::transcript::event::{
     Body, Event, EventType, Lane, Value, chan_close, chan_open, eof, exec, exit, file_close, file_command, file_digest,
-    file_elided, file_lost, gap, pty, refused, reply, request, resize, subsystem, unreachable,
+    file_elided, file_lost, fwd_end, fwd_listen, gap, pty, refused, reply, request, resize, subsystem, unreachable,
 };
 
 use crate::ReplayError;
-use crate::json::{Object, hex};
+use crate::json::{Object, hex, is_digest};
 use crate::reader::Transcript;
 use crate::time::offset;
 use casemate_screen::safe::{Piece, Utf8Stream, push_visible, visible};
 
 /// What belongs to the mechanics of a channel and says nothing about what was done.
-const LEFT_OUT: [EventType; 7] =
-    [chan_open::TYPE, pty::TYPE, resize::TYPE, eof::TYPE, chan_close::TYPE, request::TYPE, reply::TYPE];
+const LEFT_OUT: [EventType; 6] = [pty::TYPE, resize::TYPE, eof::TYPE, chan_close::TYPE, request::TYPE, reply::TYPE];
 
 /// Digests that are told anew every so often: only the last says something that nothing else does.
 #[derive(Debug, Default)]
@@ -59,9 +58,16 @@ pub(crate) fn run(transcript: &Transcript, json: bool, out: &mut dyn Write) -> R
     out.flush().map_err(ReplayError::io("write to", Path::new("the output")))
 }
 
+/// Whether it is the opening of a program's channel. Where another leads, and whether it may, is worth a line.
+fn is_program(event: &Event) -> bool {
+    let kind = event.get(chan_open::KIND);
+    matches!(kind, Some(Value::Text(kind)) if kind == "session")
+        && event.get(chan_open::ACCEPTED) == Some(&Value::Uint(1))
+}
+
 fn write_item(t_us: u64, event: &Event, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
     let Body::Map(fields) = &event.body else { return Ok(()) };
-    if LEFT_OUT.contains(&event.kind) {
+    if LEFT_OUT.contains(&event.kind) || is_program(event) {
         return Ok(());
     }
     let named: Vec<(String, &Value)> = fields.iter().map(|(key, value)| (name(event, *key), value)).collect();
@@ -76,7 +82,11 @@ fn name(event: &Event, key: u8) -> String {
     let shared = match (event.kind, label.as_str()) {
         (exec::TYPE, "command") | (subsystem::TYPE, "name") | (file_command::TYPE, "argv") => "command",
         (exit::TYPE, "status" | "signal") => "result",
-        (refused::TYPE | unreachable::TYPE | gap::TYPE, "reason") | (file_lost::TYPE, "why") => "error",
+        (
+            refused::TYPE | unreachable::TYPE | gap::TYPE | chan_open::TYPE | fwd_listen::TYPE | fwd_end::TYPE,
+            "reason",
+        )
+        | (file_lost::TYPE, "why") => "error",
         (_, label) => label,
     };
     shared.to_owned()
@@ -99,7 +109,7 @@ fn text_value(name: &str, value: &Value) -> String {
     match value {
         Value::Uint(number) => number.to_string(),
         Value::Text(text) => visible(text),
-        Value::Bytes(bytes) if name == "blake3" => hex(bytes),
+        Value::Bytes(bytes) if is_digest(name) => hex(bytes),
         Value::Bytes(bytes) => visible_bytes(bytes),
         Value::List(values) => {
             let values: Vec<String> = values.iter().map(|value| text_value(name, value)).collect();
@@ -159,6 +169,13 @@ mod tests {
         let fields = [(name(&event, 1), event.get(exec::COMMAND).unwrap())];
         assert_eq!(json_line(9, &event, &fields), r#"{"t_us":9,"type":"ssh.exec","chan":4,"command":"rm \u001b[2J"}"#);
         assert_eq!(text_line(1_000, &event, &fields), "0:00:00.001  ssh.exec       command=rm ␛[2J");
+        let open = Event::map(chan_open::TYPE, 2).with(chan_open::ACCEPTED, true);
+        assert!(is_program(&open.clone().with(chan_open::KIND, "session")));
+        assert!(!is_program(&open.with(chan_open::KIND, "direct-tcpip")));
+        let end = Event::map(fwd_end::TYPE, 2).with(fwd_end::SENT_BLAKE3, b"\x01\xff".as_slice());
+        let fields = [(name(&end, 6), end.get(fwd_end::SENT_BLAKE3).unwrap())];
+        assert_eq!(json_line(9, &end, &fields), r#"{"t_us":9,"type":"fwd.end","chan":2,"sent_blake3":"01ff"}"#);
+        assert_eq!(text_line(1_000, &end, &fields), "0:00:00.001  fwd.end        sent_blake3=01ff");
         let event = Event::map(refused::TYPE, 0).with(refused::REASON, "x11 is not allowed");
         assert_eq!(name(&event, 2), "error");
     }

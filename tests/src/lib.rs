@@ -10,6 +10,7 @@ pub mod bins;
 pub mod client;
 pub mod decoders;
 pub mod disk;
+pub mod duplex;
 pub mod forge;
 pub mod keys;
 pub mod noise;

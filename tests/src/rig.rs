@@ -32,6 +32,8 @@ pub struct Options {
     pub durability: Option<String>,
     /// What the access line says about the content of files; the product's default when `None`.
     pub content: Option<String>,
+    /// What the access line lets forward; nothing when empty.
+    pub forward: Vec<String>,
     /// Whether recordings are written in the clear.
     pub clear: bool,
     /// More lines for the target's sshd.
@@ -319,6 +321,9 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
         ("reason", Value::from("the rig")),
     ];
     access.extend(options.content.as_deref().map(|content| ("content", Value::from(content))));
+    if !options.forward.is_empty() {
+        access.push(("forward", Value::from(options.forward.clone())));
+    }
     let access = access.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let lists = [
         ("person", table([("name", Value::from(PERSON)), ("keys", list([public])), ("duties", list(["admin"]))])),

@@ -5,6 +5,7 @@
 
 mod check;
 mod encryption;
+mod forwards;
 mod keys;
 mod operation;
 mod parse;
@@ -23,6 +24,7 @@ use casemate_recorder::Durability;
 use russh::keys::{PrivateKey, PublicKey};
 
 pub use encryption::{Encryption, NamedRecipient};
+pub use forwards::Forwards;
 pub use keys::{Objection, load_private_key, parse_public_key};
 pub use operation::{AlertCommand, LogFormat};
 pub use parse::{is_name, split_address};
@@ -115,7 +117,7 @@ pub struct Limits {
     pub sessions: usize,
     /// Live sessions of one person.
     pub sessions_per_person: usize,
-    /// Open channels of one session.
+    /// Open channels of one session, and its forwards that listen.
     pub channels: usize,
     /// Names of environment variables that pass, with an optional `*` at the end; empty lets none pass.
     pub env: Vec<String>,
@@ -307,6 +309,8 @@ pub struct Access {
     pub reason: String,
     /// What is recorded of the content of files.
     pub content: Content,
+    /// What may be forwarded.
+    pub forwards: Forwards,
     /// Line in the file, from 1.
     pub line: usize,
 }

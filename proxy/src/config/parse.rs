@@ -14,8 +14,8 @@ use russh::keys::PublicKey;
 
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
-    Access, Config, Content, Duty, Encryption, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth, TargetKind,
-    VaultConfig, check, encryption,
+    Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth,
+    TargetKind, VaultConfig, check, encryption, forwards,
 };
 
 /// Longest name of a person, a target, a role or a node.
@@ -398,8 +398,24 @@ impl Parser<'_, '_> {
             },
         );
         let content = self.content(&mut table);
+        let forwards = self.forwards(&mut table);
         table.finish();
-        AccessDraft { person, targets, roles, reason, content, line }
+        AccessDraft { person, targets, roles, reason, content, forwards, line }
+    }
+
+    fn forwards(&self, table: &mut Fields<'_, '_>) -> Forwards {
+        let (items, mut known) = (table.texts("forward"), Forwards::default());
+        if let Some(one_more) = items.get(forwards::FORWARDS_MAX) {
+            let what = format!("forward has {} patterns, over the limit of {}", items.len(), forwards::FORWARDS_MAX);
+            self.reader.complain(one_more.line, what, "let one pattern stand for several, or add an access line");
+        }
+        for item in items.into_iter().take(forwards::FORWARDS_MAX) {
+            if let Err(why) = known.add(&item.value) {
+                let shown: String = item.value.chars().take(REASON_LEN_MAX).collect();
+                self.reader.complain(item.line, format!("forward {shown:?} {why}"), forwards::FORMS);
+            }
+        }
+        known
     }
 
     fn content(&self, table: &mut Fields<'_, '_>) -> Content {
@@ -485,12 +501,14 @@ pub(super) struct AccessDraft {
     pub(super) roles: Vec<Located<String>>,
     pub(super) reason: String,
     pub(super) content: Content,
+    pub(super) forwards: Forwards,
     pub(super) line: usize,
 }
 
 impl AccessDraft {
     pub(super) fn accept(self, person: String, targets: Vec<String>, roles: Vec<String>) -> Access {
-        Access { person, targets, roles, reason: self.reason, content: self.content, line: self.line }
+        let Self { reason, content, forwards, line, .. } = self;
+        Access { person, targets, roles, reason, content, forwards, line }
     }
 }
 

@@ -76,7 +76,7 @@ fn target(target: &Target) -> Value {
     ])
 }
 
-/// `[line, person, [target, …], [role, …], reason, content]`
+/// `[line, person, [target, …], [role, …], reason, content, [pattern, …]]`
 fn access(access: &Access) -> Value {
     Value::List(vec![
         Value::Uint(access.line as u64),
@@ -85,6 +85,7 @@ fn access(access: &Access) -> Value {
         texts(&access.roles),
         access.reason.as_str().into(),
         access.content.name().into(),
+        Value::List(access.forwards.texts().map(Value::from).collect()),
     ])
 }
 

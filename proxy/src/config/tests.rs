@@ -147,6 +147,19 @@ fn every_bad_value_is_refused_with_its_line_and_remedy() {
             &["content \"none\" is not known", "write \"full\", or \"hash\" to keep file content out"],
         ),
         Bad("reason = \"on call\"", "content = 1", 62, &["content"]),
+        Bad("reason = \"on call\"", "forward = 80", 62, &["forward"]),
+        Bad(
+            "reason = \"on call\"",
+            "forward = [\"localhost\"]",
+            62,
+            &["forward \"localhost\" has no port", "write HOST:PORT or unix:/PATH"],
+        ),
+        Bad(
+            "reason = \"on call\"",
+            "forward = [\"db:1\",\n\"DB:1\"]",
+            63,
+            &["forward \"DB:1\" is listed twice", "* stands for any host or port"],
+        ),
         Bad("reason = \"on call\"", "reason = \"on\\ncall\"", 62, &["reason is over", "one plain line"]),
         // Names.
         Bad("node = \"bastion-1\"", "node = \"Bastion\"", 1, &["node is no name: \"Bastion\"", "a lower-case letter"]),
@@ -367,11 +380,44 @@ fn what_is_recorded_of_file_content_is_said_with_the_access_and_in_the_snapshot(
     let events = config.events("start");
     let lines = events.iter().find_map(|event| event.get(field::ACCESS)).unwrap();
     let Value::List(lines) = lines else { panic!("{lines:?}") };
+    let content = |line: &Value| match line {
+        Value::List(fields) => fields.get(5).cloned(),
+        _ => None,
+    };
+    assert_eq!(lines.iter().filter_map(content).collect::<Vec<_>>(), [Value::from("hash"), Value::from("full")]);
+}
+
+#[test]
+fn what_may_be_forwarded_is_said_with_the_access_and_in_the_snapshot() {
+    use casemate_recorder::transcript::event::{EVENT_LEN_MAX, Value, config as field, encode};
+    let home = Home::new();
+    let with = |list: &str| SAMPLE.replace("reason = \"on call\"", &format!("reason = \"on call\"\nforward = {list}"));
+    let config = home.load(&with("[\"localhost:80\", \"listen:*:0\"]")).unwrap_or_else(|error| panic!("{error}"));
+    let forwards: Vec<Vec<&str>> = config.access.iter().map(|access| access.forwards.texts().collect()).collect();
+    assert_eq!(forwards, [vec!["localhost:80", "listen:*:0"], vec![]]);
+    let events = config.events("start");
+    let lines = events.iter().find_map(|event| event.get(field::ACCESS)).unwrap();
+    let Value::List(lines) = lines else { panic!("{lines:?}") };
     let last = |line: &Value| match line {
         Value::List(fields) => fields.last().cloned(),
         _ => None,
     };
-    assert_eq!(lines.iter().filter_map(last).collect::<Vec<_>>(), [Value::from("hash"), Value::from("full")]);
+    let list = |patterns: &[&str]| Value::List(patterns.iter().map(|pattern| Value::from(*pattern)).collect());
+    let told: Vec<Value> = lines.iter().filter_map(last).collect();
+    assert_eq!(told, [list(&["localhost:80", "listen:*:0"]), list(&[])]);
+
+    let longest = |count: usize| {
+        let hosts: Vec<String> = (0..count).map(|n| format!("\"listen:{n:03}{}:65535\"", "h".repeat(250))).collect();
+        with(&format!("[{}]", hosts.join(",")))
+    };
+    let config = home.load(&longest(100)).unwrap_or_else(|error| panic!("{error}"));
+    for event in config.events("start") {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, u64::MAX, u64::MAX, &event);
+        assert!(bytes.len() < EVENT_LEN_MAX);
+    }
+    let problems = problems(&home, &longest(101));
+    assert!(problems.iter().any(|problem| problem.what.contains("over the limit of 100")), "{problems:?}");
 }
 
 #[test]
@@ -386,7 +432,7 @@ fn the_example_passes_the_check_and_shows_the_defaults() {
     assert_eq!((config.persons.len(), config.targets.len(), config.access.len()), (2, 1, 1));
     assert_eq!(config.notice.matches("\r\n").count(), 2);
     assert_eq!(config.access[0].content, Content::default());
-    for field in ["alias", "reason", "content", "immutable", "retain", "durability", "notice"] {
+    for field in ["alias", "reason", "content", "forward", "immutable", "retain", "durability", "notice"] {
         assert!(text.contains(field), "{field} is not explained");
     }
 }

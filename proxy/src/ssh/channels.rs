@@ -8,30 +8,44 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use casemate_recorder::Ticket;
-use casemate_recorder::transcript::event::{Event, STREAM_LEN_MAX, Side, chan_close, chan_open, eof, refused, ssh_in};
+use casemate_recorder::transcript::event::{Event, STREAM_LEN_MAX, Side, chan_close, chan_open, eof, refused};
 use russh::server::{self, ChannelOpenHandle};
-use russh::{Channel, ChannelId, ChannelOpenFailure};
+use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::arrivals::{Slot, Slots};
 use super::backlog::Backlog;
-use super::client::Answer;
 use super::desk::{self, Desk};
 use super::farewell::{DOOM, FAILED, last_words, line};
 use super::files::Files;
 use super::flow::{Ask, ChannelFlow, Refusal, TEXT_LEN_MAX, clip};
 use super::jump::Direct;
+use super::listeners::{Front, Listeners};
+use super::outlet::Answer;
+use super::passage::{Passage, Place};
 use super::pipe::{Inlet, Pipe};
-use super::relay::{self, Outer, Shape};
+use super::reach;
+use super::relay::{Outer, Shape};
 use super::said::{Request, Told, Up};
 use super::settings::WINDOW;
+use super::tape::Tape;
 use crate::config::Content;
 use crate::policy::Grant;
 use crate::session::Session;
 
 /// Why one more channel is refused.
-const TOO_MANY: &str = "more channels than limits.channels";
+pub(super) const TOO_MANY: &str = "more channels than limits.channels";
+
+/// Why a connection is not forwarded.
+const NOT_NAMED: &str = "nothing is forwarded there by the access line; ssh -J goes without a target in the login";
+
+/// Why the target does not listen.
+const NOT_BACK: &str = "nothing is forwarded back from there by the access line";
+
+/// Why nothing passes for somebody who named no target.
+const NOT_HERE: &str = "nothing is forwarded by the bastion itself";
 
 /// What channels lead to.
 enum Leads {
@@ -57,6 +71,7 @@ enum Entry {
     /// Another SSH connection is inside.
     Tunnel {
         inlet: Inlet,
+        _slot: Slot,
         _gone: DropGuard,
     },
     /// It will be told why there is nothing for it.
@@ -66,15 +81,67 @@ enum Entry {
     },
 }
 
-struct Live {
+/// The callbacks' end of a channel that leads to a relay.
+pub(super) struct Live {
+    /// Its number in the record.
+    chan: u32,
     home: Home,
     flow: ChannelFlow,
     backlog: Arc<Backlog>,
     overrun: CancellationToken,
     shape: Arc<Shape>,
-    files: Arc<Files>,
+    tape: Arc<Tape>,
+    _slot: Slot,
     /// Tells the relay when this entry goes, whatever the reason.
     _gone: DropGuard,
+}
+
+/// What all channels of a connection have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) session: Arc<Session>,
+    pub(super) server: server::Handle,
+    /// Cancelled when the connection is over.
+    pub(super) here: CancellationToken,
+    pub(super) slots: Slots,
+    /// Counts what clients send, over all channels.
+    uploads: Arc<Backlog>,
+}
+
+impl Common {
+    /// Makes both ends of a channel: the callbacks', and the relay's.
+    pub(super) fn ends(
+        &self,
+        id: ChannelId,
+        chan: u32,
+        write: ChannelWriteHalf<server::Msg>,
+        tape: &Arc<Tape>,
+        slot: Slot,
+    ) -> (Live, Outer) {
+        let (up, queue) = mpsc::unbounded_channel();
+        let home = Home::new(Arc::clone(&self.session), up);
+        let backlog = Backlog::within(&self.uploads, self.session.limits().backlog_max);
+        let (overrun, shape, gone) = (CancellationToken::new(), Arc::new(Shape::default()), self.here.child_token());
+        let outer = Outer {
+            session: Arc::clone(&self.session),
+            guide: home.guide(),
+            chan,
+            id,
+            write,
+            server: self.server.clone(),
+            up: queue,
+            backlog: Arc::clone(&backlog),
+            gone: gone.clone(),
+            overrun: overrun.clone(),
+            shape: Arc::clone(&shape),
+            tape: Arc::clone(tape),
+            _slot: slot.clone(),
+        };
+        let flow = if tape.is_forward() { ChannelFlow::forward() } else { ChannelFlow::default() };
+        let tape = Arc::clone(tape);
+        let live = Live { chan, home, flow, backlog, overrun, shape, tape, _slot: slot, _gone: gone.drop_guard() };
+        (live, outer)
+    }
 }
 
 impl Live {
@@ -120,12 +187,26 @@ pub(super) struct Channels {
     leads: Leads,
     table: HashMap<ChannelId, Entry>,
     uploads: Arc<Backlog>,
+    slots: Slots,
+    listeners: Listeners,
+    /// Cancelled when the connection is over.
+    here: CancellationToken,
+    _here: DropGuard,
 }
 
 impl Channels {
     /// Starts without any, before login; `uploads` counts what clients send, over all channels.
     pub(super) fn new(uploads: Arc<Backlog>) -> Self {
-        Self { leads: Leads::Nowhere, table: HashMap::new(), uploads }
+        let here = CancellationToken::new();
+        Self {
+            leads: Leads::Nowhere,
+            table: HashMap::new(),
+            uploads,
+            slots: Slots::default(),
+            listeners: Listeners::default(),
+            _here: here.clone().drop_guard(),
+            here,
+        }
     }
 
     /// Lets channels lead into a session from now on.
@@ -158,6 +239,16 @@ impl Channels {
         self.uploads.window(WINDOW)
     }
 
+    fn common(&self, session: &Arc<Session>, server: server::Handle) -> Common {
+        Common {
+            session: Arc::clone(session),
+            server,
+            here: self.here.clone(),
+            slots: self.slots.clone(),
+            uploads: Arc::clone(&self.uploads),
+        }
+    }
+
     /// Opens a session channel, or refuses it.
     pub(super) async fn open(
         &mut self,
@@ -169,49 +260,30 @@ impl Channels {
         let id = channel.id();
         // Everything comes through the callbacks; the library's own queue would only stop it when nobody reads.
         let (_, write) = channel.split();
-        let gone = CancellationToken::new();
         let entry = match &self.leads {
             Leads::Nowhere => return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
             Leads::Into(session, way) => {
-                if self.table.len() >= session.limits().channels {
+                let Some(slot) = self.slots.take(session.limits().channels) else {
                     drop(note_open(session, asked(id, "session"), Err(TOO_MANY)));
                     return open.reject(ChannelOpenFailure::ResourceShortage).await;
-                }
+                };
                 let opened = note_open(session, asked(id, "session"), Ok(()));
-                let (up, queue) = mpsc::unbounded_channel();
-                let home = Home::new(Arc::clone(session), up);
-                let backlog = Backlog::within(&self.uploads, session.limits().backlog_max);
-                let (overrun, shape) = (CancellationToken::new(), Arc::new(Shape::default()));
                 let content = match way {
                     Way::Target(grant) => grant.content(),
                     Way::Portal(_) => Content::Full,
                 };
-                let files = Arc::new(Files::new(id.number(), content));
-                let outer = Outer {
-                    session: Arc::clone(session),
-                    guide: home.guide(),
-                    chan: id.number(),
-                    id,
-                    write,
-                    server,
-                    up: queue,
-                    backlog: Arc::clone(&backlog),
-                    gone: gone.clone(),
-                    overrun: overrun.clone(),
-                    shape: Arc::clone(&shape),
-                    files: Arc::clone(&files),
-                };
+                let tape = Arc::new(Tape::program(Files::new(id.number(), content)));
+                let (live, outer) = self.common(session, server).ends(id, id.number(), write, &tape, slot);
                 match way {
-                    Way::Target(grant) => session.tasks().spawn(relay::run(outer, grant.clone(), open, opened)),
+                    Way::Target(grant) => session.tasks().spawn(reach::run(outer, grant.clone(), open, opened)),
                     Way::Portal(desk) => session.tasks().spawn(desk::run(outer, Arc::clone(desk), open, opened)),
                 };
-                let flow = ChannelFlow::default();
-                Entry::Live(Box::new(Live { home, flow, backlog, overrun, shape, files, _gone: gone.drop_guard() }))
+                Entry::Live(Box::new(live))
             }
             Leads::Away(text) => {
                 // Without a terminal a carriage return would show; with one its absence merely looks odd.
                 let text = line(&format!("casemate: {text}"), false);
-                let program = CancellationToken::new();
+                let (program, gone) = (CancellationToken::new(), self.here.child_token());
                 let (asked, left) = (program.clone(), gone.clone());
                 tokio::spawn(async move {
                     open.accept().await;
@@ -228,12 +300,14 @@ impl Channels {
         self.table.insert(id, entry);
     }
 
-    /// Opens a channel to a destination: with another SSH connection in it, or not at all.
+    /// Opens a channel to a destination: at the portal with another SSH connection in it, else forwarded by the target, or
+    /// not at all.
     pub(super) async fn open_direct(
         &mut self,
         channel: Channel<server::Msg>,
         wanted: Direct<'_>,
         open: ChannelOpenHandle,
+        server: server::Handle,
     ) {
         self.prune();
         let id = channel.id();
@@ -244,18 +318,19 @@ impl Channels {
             .with(chan_open::ORIGIN_PORT, wanted.origin_port);
         let (session, desk) = match &self.leads {
             Leads::Into(session, Way::Portal(desk)) => (session, desk),
-            Leads::Into(session, Way::Target(_)) => {
-                drop(note_open(session, event, Err("nothing is forwarded; ssh -J goes without a target in the login")));
-                return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            Leads::Into(_, Way::Target(_)) => {
+                let place = Place::Tcp { host: wanted.host.to_owned(), port: wanted.port };
+                let origin = Some((wanted.origin_host.to_owned(), wanted.origin_port));
+                return self.open_forward(channel, Passage { back: false, place, origin }, open, server).await;
             }
             Leads::Nowhere | Leads::Away(_) => {
                 return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             }
         };
-        if self.table.len() >= session.limits().channels {
+        let Some(slot) = self.slots.take(session.limits().channels) else {
             drop(note_open(session, event, Err(TOO_MANY)));
             return open.reject(ChannelOpenFailure::ResourceShortage).await;
-        }
+        };
         let jump = match desk.jump(session, &wanted) {
             Ok(jump) => jump,
             Err(why) => {
@@ -265,10 +340,81 @@ impl Channels {
         };
         let opened = note_open(session, event, Ok(()));
         let (_, write) = channel.split();
-        let gone = CancellationToken::new();
+        let gone = self.here.child_token();
         let (inlet, pipe) = Pipe::new(&write, &self.uploads, session.limits().backlog_max);
         session.tasks().spawn(jump.run(write, pipe, gone.clone(), open, opened));
-        self.table.insert(id, Entry::Tunnel { inlet, _gone: gone.drop_guard() });
+        self.table.insert(id, Entry::Tunnel { inlet, _slot: slot, _gone: gone.drop_guard() });
+    }
+
+    /// Opens a connection that the target makes, where the access line names the place.
+    pub(super) async fn open_forward(
+        &mut self,
+        channel: Channel<server::Msg>,
+        passage: Passage,
+        open: ChannelOpenHandle,
+        server: server::Handle,
+    ) {
+        self.prune();
+        let id = channel.id();
+        let Leads::Into(session, way) = &self.leads else {
+            return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        };
+        let event = passage.asked(id.number());
+        let grant = match way {
+            Way::Target(grant) if passage.place.is_connected_by(grant.forwards()) => grant,
+            Way::Target(_) | Way::Portal(_) => {
+                let why = if matches!(way, Way::Portal(_)) { NOT_HERE } else { NOT_NAMED };
+                drop(note_open(session, event, Err(why)));
+                return open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            }
+        };
+        let Some(slot) = self.slots.take(session.limits().channels) else {
+            drop(note_open(session, event, Err(TOO_MANY)));
+            return open.reject(ChannelOpenFailure::ResourceShortage).await;
+        };
+        let opened = note_open(session, event, Ok(()));
+        let (_, write) = channel.split();
+        let tape = Arc::new(Tape::forward(id.number(), passage));
+        let (live, outer) = self.common(session, server).ends(id, id.number(), write, &tape, slot);
+        session.tasks().spawn(reach::run(outer, grant.clone(), open, opened));
+        self.table.insert(id, Entry::Live(Box::new(live)));
+    }
+
+    /// Takes in a channel that was opened towards the client and that it let in; `false` for one that nobody opened.
+    pub(super) async fn meet(&mut self, id: ChannelId) -> bool {
+        let Some(session) = self.session().filter(|_| !self.table.contains_key(&id)) else { return false };
+        let live = tokio::select! {
+            biased;
+            // Whoever opened it has turned back, and the connection ends.
+            _ = session.ended() => return true,
+            live = self.listeners.meet(id) => live,
+        };
+        let Some(live) = live else { return false };
+        self.table.insert(id, Entry::Live(Box::new(live)));
+        true
+    }
+
+    /// Lets the target listen for connections towards the client, where the access line names the place; returns the port.
+    pub(super) async fn listen(&mut self, place: Place, server: server::Handle) -> Option<u32> {
+        let Leads::Into(session, way) = &self.leads else { return None };
+        let grant = match way {
+            Way::Target(grant) if place.is_listened_at_by(grant.forwards()) => grant.clone(),
+            Way::Target(_) | Way::Portal(_) => {
+                let why = if matches!(way, Way::Portal(_)) { NOT_HERE } else { NOT_BACK };
+                note_refused(session, 0, &format!("{} of {place}", place.listen_request(false)), why);
+                return None;
+            }
+        };
+        let front = Front { common: self.common(session, server), grant };
+        self.listeners.listen(front, place).await
+    }
+
+    /// Lets the target listen there no more, and returns whether it did.
+    pub(super) async fn listen_no_more(&mut self, place: &Place) -> bool {
+        match &self.leads {
+            Leads::Into(session, _) => self.listeners.stop(session, place).await,
+            Leads::Nowhere | Leads::Away(_) => false,
+        }
     }
 
     /// Forgets channels whose relay is over. The library never tells of a close that we began.
@@ -300,7 +446,7 @@ impl Channels {
         let name = request.name();
         let fits = request.text_len() <= TEXT_LEN_MAX;
         let verdict = if fits { live.flow.ask(ask) } else { Err(Refusal::TooLong) };
-        let event = request.event(id.number(), verdict.is_ok());
+        let event = request.event(live.chan, verdict.is_ok());
         let (answer, answered) = oneshot::channel();
         let session = {
             let home = live.home.lock();
@@ -309,13 +455,13 @@ impl Channels {
             let ticket = session.record(Side::Client, event);
             if let Err(refusal) = verdict {
                 drop(ticket);
-                note_refused(session, id.number(), name, &refusal.to_string());
+                note_refused(session, live.chan, name, &refusal.to_string());
                 return false;
             }
             // Before the request goes: its program may end before the answer is seen here.
             live.note_shape();
             if request.starts_program() {
-                live.files.listen(session.recording(), request.tap(id.number(), live.flow.has_pty()));
+                live.tape.listen(session.recording(), request.tap(live.chan, live.flow.has_pty()));
             }
             let _ = up.send(Up::Ask { request, ticket, answer });
             Arc::clone(session)
@@ -330,13 +476,13 @@ impl Channels {
             Ok(Err(_)) => false,
             Err(_) => {
                 let why = format!("no answer from the target within {} s", session.limits().reply.as_secs());
-                note_refused(&session, id.number(), name, &why);
+                note_refused(&session, live.chan, name, &why);
                 false
             }
         };
         if !success {
             live.flow.refused_by_target(ask);
-            live.files.stop();
+            live.tape.stop();
             live.note_shape();
         }
         success
@@ -344,7 +490,9 @@ impl Channels {
 
     /// Passes on a request that has no answer.
     pub(super) fn tell(&mut self, id: ChannelId, request: Told, event: Event) {
-        if let Some(live) = self.live(id) {
+        if let Some(live) = self.live(id)
+            && live.flow.hears()
+        {
             let home = live.home.lock();
             let (session, up) = &*home;
             session.recent().push(event.clone());
@@ -365,12 +513,12 @@ impl Channels {
         let home = live.home.lock();
         let (session, up) = &*home;
         if let Err(refusal) = live.flow.ask(Ask::Data) {
-            return note_refused(session, id.number(), "data", &refusal.to_string());
+            return note_refused(session, live.chan, "data", &refusal.to_string());
         }
         for piece in data.chunks(STREAM_LEN_MAX) {
             let held = live.backlog.hold(piece.len());
             let piece = Bytes::copy_from_slice(piece);
-            let ticket = live.files.record(session.recording(), Side::Client, ssh_in::TYPE, piece);
+            let ticket = live.tape.input(session.recording(), piece);
             let _ = up.send(Up::Data { ticket, held });
         }
         if live.backlog.exceeds_limit() {
@@ -389,7 +537,7 @@ impl Channels {
             live.shape.client_eof.store(true, Ordering::SeqCst);
             let home = live.home.lock();
             let (session, up) = &*home;
-            let ticket = session.record(Side::Client, Event::map(eof::TYPE, id.number()).with(eof::SIDE, 0u32));
+            let ticket = session.record(Side::Client, Event::map(eof::TYPE, live.chan).with(eof::SIDE, 0u32));
             let _ = up.send(Up::Eof { ticket });
         }
     }
@@ -399,15 +547,15 @@ impl Channels {
         if let Some(live) = self.live(id) {
             let home = live.home.lock();
             let (session, up) = &*home;
-            let event = Event::map(chan_close::TYPE, id.number()).with(chan_close::SIDE, 0u32);
+            let event = Event::map(chan_close::TYPE, live.chan).with(chan_close::SIDE, 0u32);
             let _ = up.send(Up::Close { ticket: session.record(Side::Client, event) });
         }
         self.table.remove(&id);
     }
 }
 
-fn note_refused(session: &Session, chan: u32, what: &str, why: &str) {
-    let event = Event::map(refused::TYPE, chan).with(refused::WHAT, what.as_bytes()).with(refused::REASON, why);
+pub(super) fn note_refused(session: &Session, chan: u32, what: &str, why: &str) {
+    let event = Event::map(refused::TYPE, chan).with(refused::WHAT, clip(what.as_bytes())).with(refused::REASON, why);
     drop(session.record(Side::Client, event));
 }
 

@@ -1,25 +1,26 @@
-//! The target leg: one SSH connection to the target for one session channel.
+//! The target leg: one SSH connection to the target for one channel, or for those of one forward that listens there.
 //!
 //! Everything the target says comes in through callbacks of the library's task. They record and queue, and never wait:
-//! a callback that waits stops the connection. Refuses every channel that a server wants to open.
+//! a callback that waits stops the connection. Refuses every channel that a server wants to open, but those of such a
+//! forward.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use casemate_recorder::transcript::event::{
-    Event, STREAM_LEN_MAX, Side, chan_close, eof, exit, extended, refused, reply, request, ssh_err, ssh_out,
-};
-use casemate_recorder::{Session as Recording, Ticket};
+use casemate_recorder::Session as Recording;
+use casemate_recorder::transcript::event::{Event, Side, refused};
 use russh::client::{self, DisconnectReason};
 use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, Sig};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::backlog::{Backlog, Held};
-use super::files::Files;
+use super::arrivals::{Arrivals, Refused};
+use super::backlog::Backlog;
+use super::channels::TOO_MANY;
+use super::flow::clip;
+use super::outlet::{Inbox, Outlet};
+use super::passage::{Passage, Place};
 use super::settings;
 use super::wire::{Kill, Wire};
 use crate::config::{Limits, TargetAuth};
@@ -29,90 +30,133 @@ use crate::target::{self, Unreachable};
 /// How long a polite goodbye may take before the stream is cut.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// What the target said, in its order, each with the ticket that lets it go on.
-#[derive(Debug)]
-pub(super) enum Down {
-    /// Bytes of standard output or standard error.
-    Data { stderr: bool, ticket: Ticket, held: Held },
-    /// Bytes of another extended data code.
-    Extended { code: u32, ticket: Ticket, held: Held },
-    /// The process ended with a status.
-    ExitStatus { status: u32, ticket: Ticket },
-    /// The process was ended by a signal.
-    ExitSignal { signal: Sig, core_dumped: bool, message: String, language: String, ticket: Ticket },
-    /// Whether the client may do flow control.
-    XonXoff { client_can_do: bool, ticket: Ticket },
-    /// No more output.
-    Eof { ticket: Ticket },
-    /// The channel is closed.
-    Close { ticket: Ticket },
-}
+/// Why a target's channel is refused that nobody asked for.
+const UNINVITED: &str = "a target may not open channels";
 
-/// The target's answer to a request, and the ticket of its record.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) success: bool,
-    pub(super) ticket: Ticket,
-}
+/// A target's reason for not opening a channel is a line.
+const REASON_LEN_MAX: usize = 1_024;
 
-/// Requests on their way, in order: answers carry no name, their order is all there is.
-#[derive(Debug, Default)]
-pub(super) struct Asks(Mutex<VecDeque<(&'static str, oneshot::Sender<Answer>)>>);
-
-impl Asks {
-    /// Expects an answer to a request that is about to be sent.
-    pub(super) fn expect(&self, what: &'static str, answer: oneshot::Sender<Answer>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((what, answer));
-    }
-
-    fn next(&self) -> Option<(&'static str, oneshot::Sender<Answer>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    /// Gives up on all answers: whoever waits learns that there will be none.
-    pub(super) fn abandon(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
-/// A logged-in connection to the target with its one session channel open.
-pub(super) struct Leg {
-    pub(super) write: ChannelWriteHalf<client::Msg>,
-    pub(super) down: mpsc::UnboundedReceiver<Down>,
-    pub(super) asks: Arc<Asks>,
-    pub(super) backlog: Arc<Backlog>,
+/// A logged-in connection to the target, with no channel open yet.
+pub(super) struct Line {
     handle: client::Handle<TargetHandler>,
+    backlog: Arc<Backlog>,
     kill: Kill,
+    failures: mpsc::UnboundedReceiver<ChannelOpenFailure>,
     /// What the record says of it: address, host key fingerprint, identification line.
     pub(super) address: String,
     pub(super) host_key: String,
     pub(super) software: Vec<u8>,
 }
 
-impl Leg {
+impl Line {
+    /// Asks the target to listen, and returns the port.
+    pub(super) async fn listen(&self, place: &Place) -> Result<u32, russh::Error> {
+        match place {
+            Place::Tcp { host, port } => match (self.handle.tcpip_forward(host, *port).await?, *port) {
+                // It said yes and not where.
+                (0, 0) => Err(russh::Error::RequestDenied),
+                // A port that was named is not said again.
+                (chosen, 0) => Ok(chosen),
+                (_, named) => Ok(named),
+            },
+            Place::Unix { path } => self.handle.streamlocal_forward(path).await.map(|()| 0),
+        }
+    }
+
+    /// Asks the target to listen there no more.
+    pub(super) async fn stop(&self, place: &Place) -> Result<(), russh::Error> {
+        match place {
+            Place::Tcp { host, port } => self.handle.cancel_tcpip_forward(host, *port).await,
+            Place::Unix { path } => self.handle.cancel_streamlocal_forward(path).await,
+        }
+    }
+
+    /// Opens the channel of a program.
+    pub(super) async fn open_session(&self) -> Result<Write, Unreachable> {
+        let opened = self.handle.channel_open_session().await;
+        opened.map(write_half).map_err(|error| Unreachable::Channel(error.to_string()))
+    }
+
+    /// Opens the channel of a connection that the target makes; the error is its answer, in its words.
+    pub(super) async fn open_forward(&mut self, passage: &Passage) -> Result<Write, ChannelOpenFailure> {
+        let opened = match &passage.place {
+            Place::Tcp { host, port } => {
+                let (from, from_port) = passage.origin.clone().unwrap_or_default();
+                self.handle.channel_open_direct_tcpip(host, *port, from, from_port).await
+            }
+            Place::Unix { path } => self.handle.channel_open_direct_streamlocal(path).await,
+        };
+        match opened {
+            Ok(channel) => Ok(write_half(channel)),
+            Err(russh::Error::ChannelOpenFailure(reason)) => {
+                // The words come with the callback that the library calls next.
+                let told = timeout(GOODBYE, self.failures.recv()).await;
+                Err(told.ok().flatten().unwrap_or(reason))
+            }
+            Err(_) => Err(ChannelOpenFailure::ConnectFailed),
+        }
+    }
+
     /// Says goodbye and ends the connection.
     pub(super) async fn end(mut self) {
         self.backlog.release();
-        self.asks.abandon();
-        self.down.close();
         let goodbye = async {
             let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
             let _ = (&mut self.handle).await;
         };
         let _ = timeout(GOODBYE, goodbye).await;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Ends the library's task however this ends.
         self.kill.kill();
     }
 }
 
-/// Dials, logs in and opens the session channel; `chan` is its number in the record.
+/// Where what goes to the target on one channel is written.
+pub(super) type Write = ChannelWriteHalf<client::Msg>;
+
+fn write_half(channel: Channel<client::Msg>) -> Write {
+    // Everything comes through the callbacks; the library's own queue would only stop it when nobody reads.
+    let (_, write) = channel.split();
+    write
+}
+
+/// One channel of a connection to the target.
+pub(super) struct Leg {
+    pub(super) write: Write,
+    pub(super) inbox: Inbox,
+}
+
+/// Which channels a connection to the target has.
+pub(super) enum Channels {
+    /// The one that the bastion opens.
+    One(Outlet),
+    /// Those that the target opens for a forward that listens there.
+    Back(Arrivals),
+}
+
+impl Channels {
+    fn outlet(&self, id: ChannelId) -> Option<&Outlet> {
+        match self {
+            Self::One(outlet) => Some(outlet),
+            Self::Back(arrivals) => arrivals.outlet(id),
+        }
+    }
+}
+
+/// Dials and logs in; `backlog` holds the connection's reader, and `chan` is the number in the record of what it is for.
 pub(super) async fn connect(
     grant: &Grant,
     limits: &Limits,
     recording: &Recording,
     chan: u32,
-    files: &Arc<Files>,
-) -> Result<Leg, Unreachable> {
-    match timeout(limits.dial, connect_unhurried(grant, limits, recording, chan, files)).await {
+    channels: Channels,
+    backlog: Arc<Backlog>,
+) -> Result<Line, Unreachable> {
+    match timeout(limits.dial, connect_unhurried(grant, limits, recording, chan, channels, backlog)).await {
         Ok(result) => result,
         Err(_) => Err(Unreachable::TimedOut(limits.dial)),
     }
@@ -123,25 +167,24 @@ async fn connect_unhurried(
     limits: &Limits,
     recording: &Recording,
     chan: u32,
-    files: &Arc<Files>,
-) -> Result<Leg, Unreachable> {
+    channels: Channels,
+    backlog: Arc<Backlog>,
+) -> Result<Line, Unreachable> {
     let settings = settings::target(limits, &grant.target().host_keys);
     let dialled = target::dial(grant, limits).await?;
     let address = dialled.peer().to_string();
-    let (kill, backlog, asks) = (Kill::default(), Backlog::new(limits.backlog), Arc::new(Asks::default()));
+    let kill = Kill::default();
     let wire = Wire::target(dialled.into_stream(), kill.clone(), Arc::clone(&backlog));
     let first_line = wire.first_line();
     let proved = Arc::new(OnceLock::new());
-    let (queue, down) = mpsc::unbounded_channel();
+    let (failed, failures) = mpsc::unbounded_channel();
     let handler = TargetHandler {
         recording: recording.clone(),
         chan,
         grant: grant.clone(),
         proved: Arc::clone(&proved),
-        queue,
-        asks: Arc::clone(&asks),
-        backlog: Arc::clone(&backlog),
-        files: Arc::clone(files),
+        failed,
+        channels,
     };
     // Ends the library's task also when the caller gives up waiting in here.
     let guard = KillOnDrop(Some(kill.clone()));
@@ -153,13 +196,10 @@ async fn connect_unhurried(
         error => Unreachable::Handshake(error.to_string()),
     })?;
     log_in(&mut handle, grant).await?;
-    let channel = handle.channel_open_session().await.map_err(|error| Unreachable::Channel(error.to_string()))?;
-    // Everything comes through the callbacks; the library's own queue would only stop it when nobody reads.
-    let (_, write) = channel.split();
     guard.disarm();
     let host_key = proved.get().map_or_else(String::new, |(_, offered): &(bool, String)| offered.clone());
     let software = first_line.get().cloned().unwrap_or_default();
-    Ok(Leg { write, down, asks, backlog, handle, kill, address, host_key, software })
+    Ok(Line { handle, backlog, kill, failures, address, host_key, software })
 }
 
 async fn log_in(handle: &mut client::Handle<TargetHandler>, grant: &Grant) -> Result<(), Unreachable> {
@@ -198,61 +238,44 @@ impl Drop for KillOnDrop {
 /// The callbacks of one target connection.
 pub(super) struct TargetHandler {
     recording: Recording,
+    /// The number in the record of what the connection is for.
     chan: u32,
     grant: Grant,
     proved: Arc<OnceLock<(bool, String)>>,
-    queue: mpsc::UnboundedSender<Down>,
-    asks: Arc<Asks>,
-    backlog: Arc<Backlog>,
-    files: Arc<Files>,
+    failed: mpsc::UnboundedSender<ChannelOpenFailure>,
+    channels: Channels,
 }
 
 impl TargetHandler {
-    fn record(&self, event: Event) -> Ticket {
-        self.recording.record(Side::Target, event)
-    }
-
-    fn queue(&self, down: Down) {
-        // Nobody takes it once the channel is over.
-        let _ = self.queue.send(down);
-    }
-
-    fn output(&self, stderr: bool, data: &[u8]) {
-        // What nobody will be shown is not part of what was shown.
-        if self.queue.is_closed() || self.backlog.is_released() {
-            return;
-        }
-        let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
-        for piece in data.chunks(STREAM_LEN_MAX) {
-            let held = self.backlog.hold(piece.len());
-            let piece = Bytes::copy_from_slice(piece);
-            let ticket = self.files.record(&self.recording, Side::Target, kind, piece);
-            self.queue(Down::Data { stderr, ticket, held });
-        }
-    }
-
-    fn answered(&self, success: bool) {
-        let Some((what, answer)) = self.asks.next() else {
-            // An answer that nobody asked for means nothing (Go CVE-2026-39830).
-            return;
-        };
-        let event = Event::map(reply::TYPE, self.chan).with(reply::TO, what).with(reply::SUCCESS, success);
-        let ticket = self.record(event);
-        let _ = answer.send(Answer { success, ticket });
-    }
-
     /// Records that the target tried to open a channel.
-    fn note_refused(&self, what: &'static str) {
+    fn note_refused(&self, what: &str, why: &str) {
         let event = Event::map(refused::TYPE, self.chan)
-            .with(refused::WHAT, format!("{what} channel opened by the target"))
-            .with(refused::REASON, "a target may not open channels");
-        drop(self.record(event));
+            .with(refused::WHAT, clip(format!("{what} channel opened by the target").as_bytes()))
+            .with(refused::REASON, why);
+        drop(self.recording.record(Side::Target, event));
     }
 
     /// Refuses a channel that the target opens.
     async fn refuse_channel(&self, what: &'static str, open: client::ChannelOpenHandle) {
-        self.note_refused(what);
+        self.note_refused(what, UNINVITED);
         open.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+    }
+
+    /// Takes a channel that the target opens for a forward, where there is one.
+    async fn arrive(&mut self, channel: Channel<client::Msg>, passage: Passage, reply: client::ChannelOpenHandle) {
+        let refused = match &mut self.channels {
+            Channels::One(_) => Refused::Uninvited,
+            Channels::Back(arrivals) => match arrivals.room() {
+                Ok(slot) => return arrivals.take(channel.id(), write_half(channel), passage, reply, slot),
+                Err(refused) => refused,
+            },
+        };
+        let (why, reason) = match refused {
+            Refused::Uninvited => (UNINVITED, ChannelOpenFailure::AdministrativelyProhibited),
+            Refused::TooMany => (TOO_MANY, ChannelOpenFailure::ResourceShortage),
+        };
+        self.note_refused(&format!("{} from {}", passage.kind(), passage.place), why);
+        reply.reject(reason).await;
     }
 }
 
@@ -268,115 +291,136 @@ impl client::Handler for TargetHandler {
         Ok(pinned && first.1 == fingerprint)
     }
 
-    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut client::Session) -> Result<(), Self::Error> {
-        self.output(false, data);
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut client::Session) -> Result<(), Self::Error> {
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.output(false, data);
+        }
         Ok(())
     }
 
     async fn extended_data(
         &mut self,
-        _: ChannelId,
+        id: ChannelId,
         code: u32,
         data: &[u8],
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        if code == 1 {
-            self.output(true, data);
-            return Ok(());
-        }
-        for piece in data.chunks(STREAM_LEN_MAX) {
-            let held = self.backlog.hold(piece.len());
-            let event = Event::map(extended::TYPE, self.chan)
-                .with(extended::CODE, code)
-                .with(extended::DATA, piece)
-                .with(extended::SIDE, 1u32);
-            let ticket = self.record(event);
-            self.queue(Down::Extended { code, ticket, held });
+        match self.channels.outlet(id) {
+            Some(outlet) if code == 1 => outlet.output(true, data),
+            Some(outlet) => outlet.extended(code, data),
+            None => {}
         }
         Ok(())
     }
 
-    async fn exit_status(&mut self, _: ChannelId, status: u32, _: &mut client::Session) -> Result<(), Self::Error> {
-        let ticket = self.record(Event::map(exit::TYPE, self.chan).with(exit::STATUS, status));
-        self.queue(Down::ExitStatus { status, ticket });
+    async fn exit_status(&mut self, id: ChannelId, status: u32, _: &mut client::Session) -> Result<(), Self::Error> {
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.exit_status(status);
+        }
         Ok(())
     }
 
     async fn exit_signal(
         &mut self,
-        _: ChannelId,
+        id: ChannelId,
         signal: Sig,
         core_dumped: bool,
         message: &str,
         language: &str,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        let event = Event::map(exit::TYPE, self.chan)
-            .with(exit::SIGNAL, super::signal_name(&signal).as_bytes())
-            .with(exit::CORE, core_dumped)
-            .with(exit::MESSAGE, message.as_bytes());
-        let ticket = self.record(event);
-        let (message, language) = (message.to_owned(), language.to_owned());
-        self.queue(Down::ExitSignal { signal, core_dumped, message, language, ticket });
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.exit_signal(signal, core_dumped, message, language);
+        }
         Ok(())
     }
 
     async fn xon_xoff(
         &mut self,
-        _: ChannelId,
+        id: ChannelId,
         client_can_do: bool,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        let event = Event::map(request::TYPE, self.chan).with(request::NAME, "xon-xoff").with(request::SIDE, 1u32);
-        let ticket = self.record(event);
-        self.queue(Down::XonXoff { client_can_do, ticket });
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.xon_xoff(client_can_do);
+        }
         Ok(())
     }
 
-    async fn channel_eof(&mut self, _: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
-        let ticket = self.record(Event::map(eof::TYPE, self.chan).with(eof::SIDE, 1u32));
-        self.queue(Down::Eof { ticket });
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.eof();
+        }
         Ok(())
     }
 
-    async fn channel_close(&mut self, _: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
-        let ticket = self.record(Event::map(chan_close::TYPE, self.chan).with(chan_close::SIDE, 1u32));
-        self.queue(Down::Close { ticket });
+    async fn channel_close(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.close();
+        }
         Ok(())
     }
 
-    async fn channel_success(&mut self, _: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
-        self.answered(true);
+    async fn channel_success(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.answered(true);
+        }
         Ok(())
     }
 
-    async fn channel_failure(&mut self, _: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
-        self.answered(false);
+    async fn channel_failure(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Self::Error> {
+        if let Some(outlet) = self.channels.outlet(id) {
+            outlet.answered(false);
+        }
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _: ChannelId,
+        reason: ChannelOpenFailure,
+        description: &str,
+        _: &str,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        let code = match &reason {
+            ChannelOpenFailure::AdministrativelyProhibited => 1,
+            ChannelOpenFailure::ConnectFailed => 2,
+            ChannelOpenFailure::UnknownChannelType => 3,
+            ChannelOpenFailure::ResourceShortage => 4,
+            ChannelOpenFailure::Other { code, .. } => *code,
+        };
+        let words = description.chars().take(REASON_LEN_MAX).collect();
+        // Nobody waits for it where a session's channel was refused.
+        let _ = self.failed.send(ChannelOpenFailure::Other { code, reason: words });
         Ok(())
     }
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
+        channel: Channel<client::Msg>,
+        host: &str,
+        port: u32,
+        origin_host: &str,
+        origin_port: u32,
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_channel("forwarded-tcpip", reply).await;
+        let place = Place::Tcp { host: host.to_owned(), port };
+        let passage = Passage { back: true, place, origin: Some((origin_host.to_owned(), origin_port)) };
+        self.arrive(channel, passage, reply).await;
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: Channel<client::Msg>,
-        _: &str,
+        channel: Channel<client::Msg>,
+        path: &str,
         reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_channel("forwarded-streamlocal", reply).await;
+        let passage = Passage { back: true, place: Place::Unix { path: path.to_owned() }, origin: None };
+        self.arrive(channel, passage, reply).await;
         Ok(())
     }
 
@@ -391,7 +435,7 @@ impl client::Handler for TargetHandler {
     }
 
     async fn should_accept_unknown_server_channel(&mut self, _: ChannelId, _: &str) -> bool {
-        self.note_refused("unknown");
+        self.note_refused("unknown", UNINVITED);
         false
     }
 

@@ -16,11 +16,12 @@ use russh::server::ChannelOpenHandle;
 use tokio::sync::mpsc;
 
 use super::channels::{self, note_open};
-use super::client::Answer;
 use super::farewell::{FAILED, Finish, conclude};
 use super::jump::{Direct, Jump};
 use super::menu::{Choice, Menu, Typed};
-use super::relay::{self, Outer, frozen_end};
+use super::outlet::Answer;
+use super::reach;
+use super::relay::{Outer, frozen_end};
 use super::said::{Request, Size, Told, Up};
 use super::watch;
 use crate::control::{self, Caller, Outcome, Reply};
@@ -127,7 +128,7 @@ async fn go(outer: Outer, desk: &Desk, choice: Choice, asked: Vec<Request>) {
         (request, ticket)
     });
     let asked = asked.collect();
-    let work = relay::resume(outer, grant, opened, asked);
+    let work = reach::resume(outer, grant, opened, asked);
     let limits = async {
         let end = tokio::select! {
             end = portal.ended() => end,

@@ -12,7 +12,7 @@ use russh::{ChannelWriteHalf, server};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::client::Answer;
+use super::outlet::Answer;
 use super::relay::Outer;
 use super::said::Up;
 use crate::session::{End, Session};
@@ -28,6 +28,9 @@ pub(super) const DOOM: Duration = Duration::from_secs(10);
 
 /// How long the last words may take towards a client that does not read.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why a channel ends that a client flooded.
+const OVERRUN: &str = "more was sent than the target takes";
 
 /// How a relay ended.
 pub(super) enum Finish {
@@ -45,6 +48,28 @@ pub(super) enum Finish {
     Overrun,
 }
 
+impl Finish {
+    /// Who ended it first.
+    pub(super) fn by(&self) -> &'static str {
+        match self {
+            Self::Closed | Self::Lost { .. } | Self::Refused(_) => "target",
+            Self::ClientGone => "client",
+            Self::Ended(_) | Self::Overrun => "bastion",
+        }
+    }
+
+    /// Why, where that is not plain.
+    pub(super) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Closed | Self::ClientGone => None,
+            Self::Lost { .. } => Some("the connection to the target was lost".to_owned()),
+            Self::Ended(end) => Some(end.text.clone()),
+            Self::Refused(what) => Some(format!("the target refused the request {what}")),
+            Self::Overrun => Some(OVERRUN.to_owned()),
+        }
+    }
+}
+
 /// A terminal in raw mode needs the carriage return.
 pub(super) fn line(text: &str, pty: bool) -> String {
     let end = if pty { "\r\n" } else { "\n" };
@@ -55,11 +80,15 @@ pub(super) fn line(text: &str, pty: bool) -> String {
 pub(super) async fn conclude(outer: &Outer, target: &str, finish: Finish) {
     let (session, chan) = (&outer.session, outer.chan);
     match finish {
+        // A session is not put down to how a connection beside it ended.
+        Finish::Closed | Finish::ClientGone if outer.tape.is_forward() => {}
         Finish::Closed => session.note_last(End::quiet(CloseReason::Target, "the target closed the last channel")),
         Finish::ClientGone => session.note_last(End::quiet(CloseReason::Client, "the client left")),
         Finish::Lost { exited } => {
             let text = format!("the connection to {target} was lost");
-            session.note_last(End::quiet(CloseReason::Target, text.as_str()));
+            if !outer.tape.is_forward() {
+                session.note_last(End::quiet(CloseReason::Target, text.as_str()));
+            }
             note_closed(session, chan, &text);
             let status = (!exited).then_some(FAILED);
             farewell(outer, (!exited).then_some(text.as_str()), status).await;
@@ -71,9 +100,8 @@ pub(super) async fn conclude(outer: &Outer, target: &str, finish: Finish) {
             farewell(outer, Some(&text), Some(FAILED)).await;
         }
         Finish::Overrun => {
-            let text = "more was sent than the target takes";
-            note_closed(session, chan, text);
-            farewell(outer, Some(text), Some(FAILED)).await;
+            note_closed(session, chan, OVERRUN);
+            farewell(outer, Some(OVERRUN), Some(FAILED)).await;
         }
         Finish::Ended(end) => {
             note_closed(session, chan, &end.text);
@@ -94,6 +122,10 @@ fn note_closed(session: &Session, chan: u32, reason: &str) {
 
 /// Says one line, the exit status and goodbye, as far as the client takes them in time.
 async fn farewell(outer: &Outer, notice: Option<&str>, status: Option<u32>) {
+    if outer.tape.is_forward() {
+        // Whatever was written there, a program would take for the other side's.
+        return last_words(&outer.write, None, None, &outer.gone).await;
+    }
     let text = notice.map(|notice| format!("casemate: {notice}"));
     if let Some(text) = &text {
         let event = Event::map(shown::TYPE, outer.chan).with(shown::WHAT, "end").with(shown::TEXT, text.as_str());
@@ -153,7 +185,12 @@ pub(super) async fn doom(outer: &mut Outer, text: &str) {
         () = sleep(DOOM) => true,
     };
     if listening {
-        note_closed(&session, outer.chan, text);
-        farewell(outer, Some(text), Some(FAILED)).await;
+        say_why(outer, text).await;
     }
+}
+
+/// Ends a channel whose client waits for the program that it asked for.
+pub(super) async fn say_why(outer: &Outer, text: &str) {
+    note_closed(&outer.session, outer.chan, text);
+    farewell(outer, Some(text), Some(FAILED)).await;
 }

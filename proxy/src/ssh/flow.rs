@@ -49,6 +49,9 @@ pub(crate) enum Refusal {
     /// The client said that it would send no more.
     #[error("data after end of file")]
     AfterEof,
+    /// It runs no program.
+    #[error("a forwarded connection takes no requests")]
+    Forward,
     /// A command, name or value over [`TEXT_LEN_MAX`].
     #[error("longer than the limit of 122880 bytes; its beginning is recorded")]
     TooLong,
@@ -60,6 +63,7 @@ pub(crate) struct ChannelFlow {
     pty: bool,
     program: Option<Program>,
     eof: bool,
+    forward: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,16 @@ enum Program {
 }
 
 impl ChannelFlow {
+    /// Begins that of a forwarded connection: bytes and their end, and nothing else.
+    pub(crate) fn forward() -> Self {
+        Self { forward: true, ..Self::default() }
+    }
+
+    /// Whether requests without an answer may pass.
+    pub(crate) fn hears(&self) -> bool {
+        !self.forward
+    }
+
     /// Takes a request in, if it may go on.
     ///
     /// # Errors
@@ -76,6 +90,7 @@ impl ChannelFlow {
     pub(crate) fn ask(&mut self, ask: Ask<'_>) -> Result<(), Refusal> {
         match ask {
             Ask::Data => return if self.eof { Err(Refusal::AfterEof) } else { Ok(()) },
+            _ if self.forward => return Err(Refusal::Forward),
             _ if self.program.is_some() => return Err(Refusal::Started),
             Ask::Pty if self.pty => return Err(Refusal::SecondPty),
             Ask::Pty => self.pty = true,
@@ -154,6 +169,18 @@ mod tests {
         let mut flow = ChannelFlow::default();
         assert_eq!(flow.ask(Ask::Subsystem("netconf")), Err(Refusal::Subsystem));
         assert_eq!(flow.ask(Ask::Subsystem("sftp")), Ok(()));
+    }
+
+    #[test]
+    fn a_forwarded_connection_takes_bytes_alone() {
+        let mut flow = ChannelFlow::forward();
+        for ask in [Ask::Pty, Ask::Env { allowed: true }, Ask::Shell, Ask::Exec, Ask::Subsystem("sftp")] {
+            assert_eq!(flow.ask(ask), Err(Refusal::Forward), "{ask:?}");
+        }
+        assert!(!flow.hears() && ChannelFlow::default().hears());
+        assert_eq!(flow.ask(Ask::Data), Ok(()));
+        assert!(flow.eof() && !flow.interactive());
+        assert_eq!(flow.ask(Ask::Data), Err(Refusal::AfterEof));
     }
 
     #[test]

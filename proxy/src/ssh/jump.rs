@@ -12,7 +12,7 @@ use russh::{ChannelOpenFailure, ChannelWriteHalf, server};
 use tokio_util::sync::CancellationToken;
 
 use super::pipe::Pipe;
-use crate::config::Target;
+use crate::config::{Target, TargetKind};
 use crate::server::{Door, converse};
 use crate::session::{PanicEnds, Session};
 
@@ -72,7 +72,9 @@ impl Jump {
         };
         let target = door.policy().destination(portal.identity(), wanted.host, wanted.port);
         let target = target.map_err(|denial| denial.to_string())?;
-        Ok(Self { door: door.clone(), portal: Arc::clone(portal), target, origin })
+        match target.kind {
+            TargetKind::Ssh => Ok(Self { door: door.clone(), portal: Arc::clone(portal), target, origin }),
+        }
     }
 
     /// Serves the inner connection to its end, then closes the channel.

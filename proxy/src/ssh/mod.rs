@@ -3,8 +3,10 @@
 //! `server` answers the client and asks `flow` and `login` what is allowed, `client` speaks to the target, `relay`
 //! forwards what is recorded, `files` tells what happens to files, `backlog` counts what waits and `wire` holds back what must
 //! wait. Targets are dialled by `target` of the crate alone, on a grant. `desk` is what somebody meets who names no target,
-//! and `jump` with `pipe` what `ssh -J` makes of such a connection.
+//! and `jump` with `pipe` what `ssh -J` makes of such a connection. A channel carries a program or a forwarded connection:
+//! `tape` is how it is recorded, `passage` where the latter leads, and `listeners` with `arrivals` what `ssh -R` makes of it.
 
+mod arrivals;
 mod backlog;
 mod channels;
 mod client;
@@ -13,14 +15,20 @@ mod farewell;
 pub mod files;
 mod flood;
 mod flow;
+mod gather;
 pub(crate) mod jump;
+mod listeners;
 mod login;
 mod menu;
+mod outlet;
+mod passage;
 pub(crate) mod pipe;
+mod reach;
 mod relay;
 mod said;
 pub(crate) mod server;
 pub(crate) mod settings;
+mod tape;
 mod watch;
 pub(crate) mod wire;
 

@@ -1,8 +1,8 @@
-//! The relay of one session channel: what was recorded goes on, in its order, and nothing else does.
+//! The relay of one channel: what was recorded goes on, in its order, and nothing else does.
 //!
 //! Callbacks of both legs record and queue tickets; the two pumps here wait for the receipts and forward what those
 //! hold. No queue holds a byte that could go on without its receipt. Does not decide what is allowed; `server` asks
-//! `flow` before anything comes here.
+//! `flow` before anything comes here, and `reach` has opened the target's side.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -10,33 +10,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use casemate_recorder::transcript::event::{Event, Side, dialled, shown, ssh_err, ssh_out, unreachable};
+use casemate_recorder::transcript::event::{Event, Side, shown, ssh_err, ssh_out};
 use casemate_recorder::transcript::seal::CloseReason;
-use casemate_recorder::{Frozen, Ticket};
-use russh::server::{self, ChannelOpenHandle};
-use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig, client};
-use tokio::sync::{mpsc, oneshot};
+use casemate_recorder::Frozen;
+use russh::{ChannelId, ChannelWriteHalf, Sig, client, server};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::{Backlog, Held};
+use super::arrivals::Slot;
+use super::backlog::Backlog;
 use super::channels::Guide;
-use super::client::{Answer, Asks, Down, Leg, connect};
-use super::farewell::{Finish, conclude, doom, line};
-use super::files::Files;
-use super::said::{Request, Size, Told, Up};
-use crate::alerts::Kind;
-use crate::config::Target;
-use crate::policy::Grant;
-use crate::session::{End, PanicEnds, Session};
-use crate::target::Unreachable;
-
-/// Small pieces of one stream are forwarded together up to this many bytes.
-const MERGED_MAX: usize = 32 * 1024;
-
-/// A piece of at least this size goes on by itself: copying it costs more than it saves.
-const MERGE_BELOW: usize = 8 * 1024;
+use super::client::Leg;
+use super::farewell::{Finish, line};
+use super::gather::gather;
+use super::outlet::{Asks, Down};
+use super::said::{Size, Told, Up};
+use super::tape::Tape;
+use crate::session::{End, Session};
 
 /// How long the target may take to close a channel whose client has left.
 const LINGER: Duration = Duration::from_secs(2);
@@ -82,136 +73,27 @@ pub(super) struct Outer {
     /// Cancelled when the client sent more than can be queued.
     pub(super) overrun: CancellationToken,
     pub(super) shape: Arc<Shape>,
-    pub(super) files: Arc<Files>,
-}
-
-/// Opens the target's side of a channel and relays until either side or the session ends.
-pub(super) async fn run(outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
-    let _guard = PanicEnds(Arc::clone(&outer.session));
-    let session = Arc::clone(&outer.session);
-    let leg = tokio::select! {
-        biased;
-        _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
-        () = outer.gone.cancelled() => return,
-        leg = reach(&session, &grant, &outer, opened) => leg,
-    };
-    open.accept().await;
-    work(outer, &grant, leg, Vec::new()).await;
-}
-
-/// Opens the target's side of a channel that exists already, and whose client was told that these requests succeeded.
-pub(super) async fn resume(outer: Outer, grant: Grant, opened: Ticket, asked: Vec<(Request, Ticket)>) {
-    let _guard = PanicEnds(Arc::clone(&outer.session));
-    let session = Arc::clone(&outer.session);
-    let leg = tokio::select! {
-        biased;
-        end = session.ended() => return conclude(&outer, &grant.target().name, Finish::Ended(end)).await,
-        () = outer.gone.cancelled() => return,
-        leg = reach(&session, &grant, &outer, opened) => leg,
-    };
-    work(outer, &grant, leg, asked).await;
-}
-
-/// Puts to the target what the client was told that it has. The error is the request that the target refused.
-async fn replay(leg: &Leg, asked: Vec<(Request, Ticket)>, patience: Duration) -> Result<(), &'static str> {
-    for (request, ticket) in asked {
-        let name = request.name();
-        let put = async {
-            drop(ticket.receipt().await.ok()?);
-            let (answer, answered) = oneshot::channel();
-            leg.asks.expect(name, answer);
-            request.send(&leg.write).await.ok()?;
-            let Answer { success, ticket } = answered.await.ok()?;
-            drop(ticket.receipt().await.ok()?);
-            success.then_some(())
-        };
-        // A variable that the target does not take is none that a person misses.
-        if !matches!(timeout(patience, put).await, Ok(Some(()))) && name != "env" {
-            return Err(name);
-        }
-    }
-    Ok(())
-}
-
-/// Relays until either side or the session ends, and says how it ended.
-async fn work(mut outer: Outer, grant: &Grant, leg: Result<Leg, Option<String>>, asked: Vec<(Request, Ticket)>) {
-    let session = Arc::clone(&outer.session);
-    match leg {
-        Ok(mut leg) => {
-            let finish = match replay(&leg, asked, session.limits().reply).await {
-                Ok(()) => relay(&mut outer, &mut leg).await,
-                Err(what) => Finish::Refused(what),
-            };
-            conclude(&outer, &grant.target().name, finish).await;
-            // What still waits for an answer gets none, before the goodbye takes its time.
-            leg.asks.abandon();
-            outer.up.close();
-            let files = Arc::clone(&outer.files);
-            drop(outer);
-            leg.end().await;
-            // Not before both legs are silent: what came after it would be recorded without anybody listening.
-            files.finish(session.recording());
-        }
-        Err(Some(text)) => doom(&mut outer, &text).await,
-        // The session is ending; its notice says why.
-        Err(None) => {
-            let end = session.ended().await;
-            conclude(&outer, &grant.target().name, Finish::Ended(end)).await;
-        }
-    }
-}
-
-/// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
-async fn reach(session: &Session, grant: &Grant, outer: &Outer, opened: Ticket) -> Result<Leg, Option<String>> {
-    let chan = outer.chan;
-    let froze = |frozen: Frozen| {
-        session.end(frozen_end(&frozen));
-        None
-    };
-    drop(opened.receipt().await.map_err(froze)?);
-    match connect(grant, session.limits(), session.recording(), chan, &outer.files).await {
-        Ok(leg) => {
-            let event = Event::map(dialled::TYPE, chan)
-                .with(dialled::ADDRESS, leg.address.as_str())
-                .with(dialled::HOST_KEY, leg.host_key.as_str())
-                .with(dialled::SOFTWARE, leg.software.as_slice());
-            drop(session.record(Side::Target, event).receipt().await.map_err(froze)?);
-            Ok(leg)
-        }
-        Err(error) => {
-            note_unreachable(session, grant.target(), chan, &error);
-            Err(Some(error.client_text(&grant.target().name)))
-        }
-    }
-}
-
-fn note_unreachable(session: &Session, target: &Target, chan: u32, error: &Unreachable) {
-    tracing::warn!(session = %session.recording().id(), target = target.name, %error, "target unreachable");
-    let mut event = Event::map(unreachable::TYPE, chan)
-        .with(unreachable::ADDRESS, target.address())
-        .with(unreachable::REASON, error.to_string());
-    if let Some(offered) = error.host_key() {
-        session.alert(Kind::HostKeyChanged, format!("target {}: {error}", target.name));
-        event = event.with(unreachable::HOST_KEY, offered);
-    }
-    drop(session.record(Side::Target, event));
-    session.note_last(End::quiet(CloseReason::Unreachable, error.to_string()));
+    pub(super) tape: Arc<Tape>,
+    /// Its place among those that the connection may have.
+    pub(super) _slot: Slot,
 }
 
 pub(super) fn frozen_end(frozen: &Frozen) -> End {
     End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
 }
 
-async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
-    let Outer { session, guide: _, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
-    let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
+/// Relays between a channel's two sides until either or the session ends.
+pub(super) async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
+    let Outer { session, guide: _, chan, id, write, server, up, backlog, gone, overrun, shape, tape, _slot: _ } = outer;
+    let forward = tape.is_forward();
+    let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape, forward };
     let sent_close = CancellationToken::new();
     let upwards = async {
-        let outcome = pump_up(session, up, &leg.write, &leg.asks).await;
+        let outcome = pump_up(session, up, &leg.write, &leg.inbox.asks).await;
         sent_close.cancel();
         outcome
     };
-    let downwards = client.pump_down(&mut leg.down, &leg.backlog);
+    let downwards = client.pump_down(&mut leg.inbox.down, &leg.inbox.backlog);
     let leaving = linger(gone, &sent_close, backlog);
     let (stalls, warnings) = (client.tell_stalls(), client.tell_warnings());
     tokio::pin!(upwards, downwards, leaving, stalls, warnings);
@@ -319,46 +201,6 @@ async fn pump_up(
     }
 }
 
-/// Waits for the receipt of one piece and takes those along that are recorded already. Gives what was held for them
-/// too, to be dropped when they have gone on, and the item that came next and could not be taken along.
-async fn gather<T>(
-    ticket: Ticket,
-    held: Held,
-    mut more: impl FnMut() -> Option<Result<(Ticket, Held), T>>,
-    back: impl Fn((Ticket, Held)) -> T,
-) -> Result<(Bytes, Vec<Held>, Option<T>), Frozen> {
-    let first = ticket.receipt().await?.into_bytes();
-    let mut holds = vec![held];
-    if first.len() >= MERGE_BELOW {
-        return Ok((first, holds, None));
-    }
-    let mut merged: Option<BytesMut> = None;
-    let mut len = first.len();
-    let rest = loop {
-        match more() {
-            None => break None,
-            Some(Err(other)) => break Some(other),
-            Some(Ok((ticket, held)))
-                if !ticket.is_ready() || held.len() >= MERGE_BELOW || len + held.len() > MERGED_MAX =>
-            {
-                break Some(back((ticket, held)));
-            }
-            Some(Ok((ticket, held))) => {
-                let bytes = ticket.receipt().await?.into_bytes();
-                len += bytes.len();
-                let merged = merged.get_or_insert_with(|| {
-                    let mut start = BytesMut::with_capacity(MERGE_BELOW);
-                    start.extend_from_slice(&first);
-                    start
-                });
-                merged.extend_from_slice(&bytes);
-                holds.push(held);
-            }
-        }
-    };
-    Ok((merged.map_or(first, BytesMut::freeze), holds, rest))
-}
-
 /// Where the target's words go.
 struct ClientSide<'a> {
     session: &'a Session,
@@ -368,6 +210,8 @@ struct ClientSide<'a> {
     server: &'a server::Handle,
     gone: &'a CancellationToken,
     shape: &'a Shape,
+    /// Whether a connection is forwarded: there is no exit to wait for, no screen to watch and nobody to tell anything.
+    forward: bool,
 }
 
 /// How a process ended, kept back while a person may still be shown something.
@@ -379,7 +223,7 @@ enum Exit {
 impl ClientSide<'_> {
     /// Forwards what the target said until it has closed the channel or is gone.
     async fn pump_down(&self, queue: &mut mpsc::UnboundedReceiver<Down>, backlog: &Backlog) -> Result<Finish, Frozen> {
-        let (mut next, mut exited, mut exit, mut held_eof) = (None, false, None, None);
+        let (mut next, mut exited, mut exit, mut held_eof) = (None, self.forward, None, None);
         loop {
             let item = match next.take() {
                 Some(item) => Some(item),
@@ -416,8 +260,10 @@ impl ClientSide<'_> {
                     let (bytes, _held, rest) = gather(ticket, held, more, back).await?;
                     next = rest;
                     self.session.touch();
-                    let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
-                    self.session.recent().push(Event::stream(kind, self.chan, bytes.clone()));
+                    if !self.forward {
+                        let kind = if stderr { ssh_err::TYPE } else { ssh_out::TYPE };
+                        self.session.recent().push(Event::stream(kind, self.chan, bytes.clone()));
+                    }
                     if stderr {
                         self.deliver(self.write.extended_data_bytes(1, bytes)).await;
                     } else {
@@ -531,6 +377,9 @@ impl ClientSide<'_> {
     /// Said at once: what it says cannot be recorded at that time, and no session byte is in it. The record has it after
     /// what waits before it.
     async fn tell_stalls(&self) -> Infallible {
+        if self.forward {
+            return pending().await;
+        }
         loop {
             for (stalled, text) in [(true, STALLED_DISK), (false, "casemate: the disk answers again")] {
                 self.session.recording().wait_stalled(stalled).await;
@@ -570,60 +419,5 @@ impl ClientSide<'_> {
         let start = if fresh { line("", pty) } else { String::new() };
         self.deliver(self.write.extended_data_bytes(1, start + &line(text, pty))).await;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::VecDeque;
-
-    use casemate_certs::vkey::NodeKey;
-    use casemate_recorder::transcript::event::ssh_out;
-    use casemate_recorder::{Recorder, RecorderConfig};
-
-    /// Gathers what a queue of these pieces gives at once, and returns it with the length of the piece that was left.
-    async fn gathered(recorder: &Recorder, pieces: &[Bytes]) -> (Bytes, usize, Option<usize>) {
-        let (session, backlog) = (recorder.control(), Backlog::new(1 << 20));
-        let record = |piece: &Bytes| {
-            let ticket = session.record(Side::Target, Event::stream(ssh_out::TYPE, 1, piece.clone()));
-            (ticket, backlog.hold(piece.len()))
-        };
-        let mut queue: VecDeque<_> = pieces.iter().map(record).collect();
-        // All of it is recorded before the first is asked for.
-        let last = session.record(Side::Client, Event::stream(ssh_out::TYPE, 1, Bytes::new()));
-        drop(last.receipt().await.unwrap());
-        let (ticket, held) = queue.pop_front().unwrap();
-        let (bytes, held, rest) =
-            gather(ticket, held, || queue.pop_front().map(Ok), |(_, held): (Ticket, Held)| held.len()).await.unwrap();
-        assert_eq!(held.iter().map(Held::len).sum::<usize>(), bytes.len(), "held until it has gone on");
-        (bytes, queue.len(), rest)
-    }
-
-    #[tokio::test]
-    async fn small_pieces_go_on_together_in_order_and_large_ones_by_themselves() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = NodeKey::generate("relay").unwrap();
-        let (state, vault) = (dir.path().join("state"), dir.path().join("vault"));
-        std::fs::create_dir(&state).unwrap();
-        std::fs::create_dir(&vault).unwrap();
-        let config = RecorderConfig::new(state, vault, "relay".to_owned(), key.signing_key().clone());
-        let recorder = Recorder::start(config).unwrap();
-        let small = |byte: u8| Bytes::from(vec![byte; 100]);
-        let large = Bytes::from(vec![9; MERGE_BELOW]);
-
-        let (bytes, left, rest) = gathered(&recorder, &[small(1), small(2), large.clone(), small(3)]).await;
-        assert_eq!(bytes, [vec![1; 100], vec![2; 100]].concat());
-        assert_eq!((left, rest), (1, Some(MERGE_BELOW)));
-
-        let (bytes, left, rest) = gathered(&recorder, &[large.clone(), small(1)]).await;
-        assert_eq!((bytes, left, rest), (large, 1, None));
-
-        let many: Vec<_> = (0..500u32).map(|n| small(n as u8)).collect();
-        let (bytes, _, rest) = gathered(&recorder, &many).await;
-        assert!(bytes.len() <= MERGED_MAX && bytes.len() > MERGED_MAX - 100, "{}", bytes.len());
-        assert_eq!(rest, Some(100));
-        assert_eq!(bytes.as_ref(), &many.concat()[..bytes.len()]);
-        recorder.shutdown();
     }
 }

@@ -8,9 +8,9 @@ use russh::{ChannelWriteHalf, Pty, Sig, client};
 use tokio::sync::oneshot;
 
 use super::backlog::Held;
-use super::client::Answer;
 use super::files::Tap;
 use super::flow::clip;
+use super::outlet::Answer;
 
 /// What the client said, in its order, each with the ticket that lets it go on.
 #[derive(Debug)]

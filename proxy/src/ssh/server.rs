@@ -1,7 +1,7 @@
 //! The front door's side of one SSH connection: login, and what a client asks for once it is in.
 //!
 //! Callbacks of the library's task. They decide with `login` and the policy who gets in, and hand what a client asks for
-//! to `channels`. Everything that is not a session channel is refused and recorded.
+//! to `channels`. What neither runs a program nor is forwarded is refused and recorded.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +18,7 @@ use super::desk::Desk;
 use super::flow::Ask;
 use super::jump::{Direct, Jump, Origin};
 use super::login::{Exhausted, Login, Tries};
+use super::passage::{Passage, Place};
 use super::said::{Request, Size, Told};
 use super::settings::accepts_signature;
 use super::signal_name;
@@ -342,9 +343,10 @@ impl Handler for Front {
         origin_host: &str,
         origin_port: u32,
         open: ChannelOpenHandle,
-        _: &mut server::Session,
+        session: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        self.channels.open_direct(channel, Direct { host, port, origin_host, origin_port }, open).await;
+        let wanted = Direct { host, port, origin_host, origin_port };
+        self.channels.open_direct(channel, wanted, open, session.handle()).await;
         Ok(())
     }
 
@@ -364,13 +366,25 @@ impl Handler for Front {
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<server::Msg>,
+        channel: Channel<server::Msg>,
         path: &str,
         open: ChannelOpenHandle,
+        session: &mut server::Session,
+    ) -> Result<(), Self::Error> {
+        let passage = Passage { back: false, place: Place::Unix { path: path.to_owned() }, origin: None };
+        self.channels.open_forward(channel, passage, open, session.handle()).await;
+        Ok(())
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _: u32,
+        _: u32,
         _: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_channel(&format!("direct-streamlocal channel to {path}"), open).await;
-        Ok(())
+        // A client that lets in what nobody opens does not speak the protocol.
+        if self.channels.meet(id).await { Ok(()) } else { Err(russh::Error::Inconsistent.into()) }
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut server::Session) -> Result<(), Self::Error> {
@@ -501,14 +515,28 @@ impl Handler for Front {
         &mut self,
         host: &str,
         port: &mut u32,
-        _: &mut server::Session,
+        session: &mut server::Session,
     ) -> Result<bool, Self::Error> {
-        self.channels.refused(0, &format!("tcpip-forward of {host}:{port}"), "nothing is forwarded back");
-        Ok(false)
+        let place = Place::Tcp { host: host.to_owned(), port: *port };
+        let bound = self.channels.listen(place, session.handle()).await;
+        *port = bound.unwrap_or(*port);
+        Ok(bound.is_some())
     }
 
-    async fn streamlocal_forward(&mut self, path: &str, _: &mut server::Session) -> Result<bool, Self::Error> {
-        self.channels.refused(0, &format!("streamlocal-forward of {path}"), "nothing is forwarded back");
-        Ok(false)
+    async fn cancel_tcpip_forward(
+        &mut self,
+        host: &str,
+        port: u32,
+        _: &mut server::Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(self.channels.listen_no_more(&Place::Tcp { host: host.to_owned(), port }).await)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, session: &mut server::Session) -> Result<bool, Self::Error> {
+        Ok(self.channels.listen(Place::Unix { path: path.to_owned() }, session.handle()).await.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut server::Session) -> Result<bool, Self::Error> {
+        Ok(self.channels.listen_no_more(&Place::Unix { path: path.to_owned() }).await)
     }
 }

@@ -417,8 +417,8 @@ vocabulary! {
     /// Bytes the target sent to standard error of an SSH channel.
     3 ssh_err "ssh.err" Output {}
 
-    /// A channel was asked for.
-    16 chan_open "ssh.open" Meta { 1 KIND "kind", 2 ACCEPTED "accepted", 3 REASON "reason", 4 HOST "host", 5 PORT "port", 6 ORIGIN_HOST "originator", 7 ORIGIN_PORT "originator_port" }
+    /// A channel was asked for; side is 1 where the target asked, for a forward that listens there.
+    16 chan_open "ssh.open" Meta { 1 KIND "kind", 2 ACCEPTED "accepted", 3 REASON "reason", 4 HOST "host", 5 PORT "port", 6 ORIGIN_HOST "originator", 7 ORIGIN_PORT "originator_port", 8 PATH "path", 9 SIDE "side" }
     /// A pseudo-terminal was asked for (RFC 4254 §6.2); modes are the raw encoded string.
     17 pty "ssh.pty" Meta { 1 TERM "term", 2 COLS "cols", 3 ROWS "rows", 4 WIDTH "width", 5 HEIGHT "height", 6 MODES "modes", 7 ACCEPTED "accepted" }
     /// The window changed (RFC 4254 §6.7).
@@ -443,8 +443,9 @@ vocabulary! {
     27 refused "ssh.refused" Meta { 1 WHAT "what", 2 REASON "reason" }
     /// A channel request that passed and has no type of its own (`xon-xoff`, …).
     28 request "ssh.request" Meta { 1 NAME "name", 2 SIDE "side" }
-    /// The target answered a pty, env, shell, exec or subsystem request.
-    29 reply "ssh.reply" Meta { 1 TO "to", 2 SUCCESS "success" }
+    /// The target answered a pty, env, shell, exec or subsystem request, or one to forward; or either side one to open a
+    /// forwarded connection.
+    29 reply "ssh.reply" Meta { 1 TO "to", 2 SUCCESS "success", 3 SIDE "side", 4 REASON "reason" }
     /// Bytes of an extended data code other than 1 (RFC 4254 §5.2), with the code.
     30 extended "ssh.extended" Output { 1 CODE "code", 2 DATA "bytes", 3 SIDE "side" }
 
@@ -463,12 +464,21 @@ vocabulary! {
     /// A program that moves files in a way that is not taken apart, when it ended: its words, and the bytes each way.
     38 file_command "file.command" Output { 1 KIND "kind", 2 ARGV "argv", 3 SENT "sent", 4 RECEIVED "received" }
 
+    /// Bytes the client's side sent on a forwarded connection.
+    40 fwd_in "fwd.in" Input {}
+    /// Bytes the target's side sent on a forwarded connection.
+    41 fwd_out "fwd.out" Output {}
+    /// A socket that is to listen at the target, for connections towards the client: asked for, or given up.
+    42 fwd_listen "fwd.listen" Meta { 1 WHAT "what", 2 HOST "host", 3 PORT "port", 4 PATH "path", 5 ACCEPTED "accepted", 6 REASON "reason", 7 BOUND "bound" }
+    /// A forwarded connection is over: what passed each way, and who closed it.
+    43 fwd_end "fwd.end" Meta { 1 KIND "kind", 2 HOST "host", 3 PORT "port", 4 PATH "path", 5 SENT "sent", 6 SENT_BLAKE3 "sent_blake3", 7 RECEIVED "received", 8 RECEIVED_BLAKE3 "received_blake3", 9 BY "by", 10 REASON "reason" }
+
     /// A login step towards the bastion: accepted or refused, for which name, by which key, from where.
     96 auth "auth" Meta { 1 NAME "name", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 ACCEPTED "accepted", 5 REASON "reason", 6 SOURCE "source" }
     /// Who the session belongs to.
     97 identity "identity" Meta { 1 PERSON "person", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 SOURCE "source", 5 CLIENT "client", 6 PORTAL "portal" }
     /// What the session may do and where it leads.
-    98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until", 7 CONTENT "content" }
+    98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until", 7 CONTENT "content", 8 FORWARD "forward" }
     /// A decision of policy outside a running session.
     99 policy "policy" Meta { 1 RULE "rule", 2 DECISION "decision", 3 PERSON "person", 4 TARGET "target", 5 ROLE "role", 6 REASON "reason", 7 SOURCE "source" }
     /// The configuration in force: its BLAKE3 and what it says.

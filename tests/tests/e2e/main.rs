@@ -10,6 +10,7 @@ mod elided_files;
 mod figures;
 mod file_audit;
 mod files;
+mod forward;
 mod full_disk;
 mod jump;
 mod limits;
