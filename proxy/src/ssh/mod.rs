@@ -7,6 +7,7 @@
 
 mod backlog;
 mod channels;
+mod clear;
 mod client;
 mod desk;
 mod farewell;

@@ -1,7 +1,7 @@
 //! A peer in either role: greeting, key exchange, login and channels done right, so that a test can do the next thing wrong.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub struct Peer {
     role: Role,
     theirs: String,
     session: Option<[u8; 32]>,
+    /// Somebody else reads from the socket.
+    drained: bool,
     /// The host key that the server proved.
     pub host_key: Vec<u8>,
 }
@@ -64,7 +66,7 @@ impl Peer {
         packets.raw(format!("{IDENT}\r\n").as_bytes())?;
         let theirs = packets.line()?;
         ensure!(theirs.starts_with("SSH-2.0-"), "not SSH: {theirs:?}");
-        Ok(Self { packets, role, theirs, session: None, host_key: Vec::new() })
+        Ok(Self { packets, role, theirs, session: None, drained: false, host_key: Vec::new() })
     }
 
     /// Sends a message now.
@@ -114,7 +116,8 @@ impl Peer {
     ///
     /// # Errors
     /// When the socket cannot be shared.
-    pub fn drain(&self) -> Result<JoinHandle<usize>> {
+    pub fn drain(&mut self) -> Result<JoinHandle<usize>> {
+        self.drained = true;
         let mut stream = self.packets.stream().try_clone()?;
         Ok(std::thread::spawn(move || {
             let (mut buffer, mut total) = ([0; 16 * 1024], 0);
@@ -249,11 +252,23 @@ impl Peer {
     /// When it is refused.
     pub fn open(&mut self, ours: u32, window: u32, packet: u32) -> Result<u32> {
         self.send(open("session", ours, window, packet))?;
-        let answer = self.expect(&[msg::CHANNEL_OPEN_CONFIRMATION, msg::CHANNEL_OPEN_FAILURE])?;
-        ensure!(answer.first() == Some(&msg::CHANNEL_OPEN_CONFIRMATION), "the channel was refused");
-        let mut answer = Take::body(&answer);
-        ensure!(answer.u32()? == ours, "an answer for another channel");
-        answer.u32()
+        self.opened(ours)
+    }
+
+    /// Waits for the answer to a channel of ours being opened, and returns the other side's number for it.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn opened(&mut self, ours: u32) -> Result<u32> {
+        loop {
+            let answer = self.expect(&[msg::CHANNEL_OPEN_CONFIRMATION, msg::CHANNEL_OPEN_FAILURE])?;
+            let mut body = Take::body(&answer);
+            if body.u32()? != ours {
+                continue;
+            }
+            ensure!(answer.first() == Some(&msg::CHANNEL_OPEN_CONFIRMATION), "the channel was refused: {answer:?}");
+            return body.u32();
+        }
     }
 
     /// Runs a command in a channel of theirs.
@@ -338,6 +353,15 @@ impl Peer {
             if ["exec", "shell", "subsystem"].contains(&name.as_str()) {
                 return Ok(());
             }
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Who drains would keep the connection open.
+        if self.drained {
+            let _ = self.packets.stream().shutdown(Shutdown::Both);
         }
     }
 }

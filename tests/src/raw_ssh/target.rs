@@ -19,7 +19,7 @@ pub struct HostileTarget {
 }
 
 impl HostileTarget {
-    /// Starts one. The script's error is what a peer that was cut off sees, and of no interest.
+    /// Starts one. A connection ends with its script, whose error is what a peer that was cut off sees, and of no interest.
     ///
     /// # Errors
     /// When no port is free.
@@ -35,11 +35,13 @@ impl HostileTarget {
                     return;
                 }
                 begun.fetch_add(1, Ordering::SeqCst);
-                if let Ok(clone) = stream.try_clone() {
-                    open.lock().unwrap_or_else(PoisonError::into_inner).push(clone);
-                }
+                let (Ok(clone), Ok(last)) = (stream.try_clone(), stream.try_clone()) else { continue };
+                open.lock().unwrap_or_else(PoisonError::into_inner).push(clone);
                 let script = Arc::clone(&script);
-                std::thread::spawn(move || script(stream));
+                std::thread::spawn(move || {
+                    let _ = script(stream);
+                    let _ = last.shutdown(Shutdown::Both);
+                });
             }
         });
         Ok(target)

@@ -9,6 +9,7 @@ mod daemon;
 mod elided_files;
 mod files;
 mod full_disk;
+mod hostile;
 mod jump;
 mod limits;
 mod login;
