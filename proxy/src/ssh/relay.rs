@@ -99,6 +99,7 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
             outer.up.close();
+            session.recent().forget(outer.chan);
             let files = Arc::clone(&outer.files);
             drop(outer);
             leg.end().await;

@@ -436,3 +436,78 @@ fn requests_sent_in_one_piece_are_answered_in_order() {
         assert_eq!(String::from_utf8(output).unwrap(), "xxnone\r\n");
     }
 }
+
+// Words of any length in what is refused: on record as far as an event goes, and no gap in it.
+#[test]
+fn long_words_in_requests_make_no_gap() {
+    let ground = Ground::new("");
+    let long = "l".repeat(262_050);
+    let mut peer = ground.mallory();
+    let channel = peer.open(0, WINDOW, PACKET).unwrap();
+    peer.exec(channel, "cat").unwrap();
+    let global = |name: &str| Put::message(msg::GLOBAL_REQUEST).string(name).bool(true);
+    for message in [
+        global("tcpip-forward").string(&long).u32(22),
+        global("streamlocal-forward@openssh.com").string(&long),
+        open("direct-tcpip", 1, WINDOW, PACKET).string(&long).u32(22).string("h").u32(9),
+        open("forwarded-tcpip", 1, WINDOW, PACKET).string(&long).u32(22).string("h").u32(9),
+        open("direct-streamlocal@openssh.com", 1, WINDOW, PACKET).string(&long).string("").u32(0),
+        request(channel, "signal", false).string(&long),
+        request(channel, "env", false).string(&long).string(""),
+        request(channel, "env", false).string("A").string(&long),
+        request(channel, "exec", false).string(&long),
+        request(channel, "subsystem", false).string(&long),
+        request(channel, "pty-req", false).string(&long).u32(1).u32(1).u32(1).u32(1).string(""),
+        request(channel, "x11-req", false).bool(true).string(&long).string("").u32(0),
+        request(channel, &long, false),
+    ] {
+        peer.send(message).unwrap();
+    }
+    assert_eq!(says(&mut peer, "echo on").unwrap(), b"on\n");
+    drop(peer);
+    let sessions = closed_sessions(&ground.lab.vault(), 2);
+    for (_, transcript) in &sessions {
+        assert_eq!(transcript.of("gap").count(), 0, "a gap in the record: {:?}", transcript.of("gap").next());
+    }
+    ground.unharmed("long words", SLACK);
+    ground.lab.vault().verify(&[]).unwrap().unaltered().unwrap();
+}
+
+// What a session keeps to show to those who watch it is bounded by what it holds, not by how often something was asked.
+#[test]
+fn long_requests_cost_no_memory() {
+    let ground = Ground::new("");
+    let bystander = Bystander::start(&ground);
+    let mut peer = ground.mallory();
+    let channel = peer.open(0, WINDOW, PACKET).unwrap();
+    let long = "v".repeat(110_000);
+    let before = ground.rss();
+    let mut peak = before;
+    for _ in 0..pick(300, 20_000) {
+        peer.packets.queue(&request(channel, "env", true).string("REFUSED").string(&long).0).unwrap();
+        peer.expect(&[msg::CHANNEL_FAILURE]).unwrap();
+        peak = peak.max(ground.rss());
+    }
+    let grown = (peak - before) / MIB;
+    eprintln!("{grown} MiB for long requests");
+    assert!(grown <= 16, "{grown} MiB for long requests");
+    peer.exec(channel, "echo on").unwrap();
+    assert_eq!(peer.read_to_close(channel).unwrap(), b"on\n");
+    // Terminals with long names, one after the other, on one connection.
+    let before = ground.rss();
+    for _ in 0..pick(50, 2000) {
+        let channel = peer.open(1, WINDOW, PACKET).unwrap();
+        let modes = [0];
+        let pty = request(channel, "pty-req", true).string(&long).u32(80).u32(24).u32(0).u32(0).string(modes);
+        peer.send(pty).unwrap();
+        peer.expect(&[msg::CHANNEL_SUCCESS, msg::CHANNEL_FAILURE]).unwrap();
+        peer.send(Put::message(msg::CHANNEL_CLOSE).u32(channel)).unwrap();
+        peer.expect(&[msg::CHANNEL_CLOSE]).unwrap();
+    }
+    let grown = ground.rss().saturating_sub(before) / MIB;
+    eprintln!("{grown} MiB for terminals that are gone");
+    assert!(grown <= 4, "{grown} MiB for terminals that are gone");
+    drop(peer);
+    bystander.was_unaffected();
+    ground.unharmed("long requests", SLACK + 8 * MIB);
+}

@@ -377,3 +377,35 @@ fn the_time_of_a_refusal_tells_nothing_about_the_name() {
     eprintln!("{tries} tries a name: the samples are {statistic:.4} apart, {critical:.4} would say something");
     assert!(statistic < critical, "a name can be told by the time of its refusal: {statistic:.4} of {critical:.4}");
 }
+
+// Whoever can connect writes into the daemon's own record: not as much as they like, and no gap.
+#[test]
+fn long_names_leave_short_records() {
+    let ground = Ground::new("");
+    // The last makes the longest message that is taken at all.
+    for len in [1_000, 130_000, 262_100] {
+        for number in 0..3 {
+            let mut peer = ground.stranger();
+            peer.ask_service().unwrap();
+            let name = format!("long{number}{}", "n".repeat(len));
+            let _ = peer.send(ask(&name, "password").bool(false).string(""));
+            let_in(&mut peer);
+            // Once as what is refused, and once as what the connection leaves with.
+            let mut peer = ground.stranger();
+            peer.ask_service().unwrap();
+            let _ = peer.send(offer(&name[..name.len().min(262_000)], &ground.bob));
+            let_in(&mut peer);
+        }
+    }
+    ground.unharmed("long names", SLACK);
+    ground.lab.bastion.stop();
+    let vault = ground.lab.vault();
+    let control = vault.of_kind("control").unwrap().remove(0);
+    let transcript = vault.transcript(control["session"].as_str().unwrap()).unwrap();
+    assert_eq!(transcript.of("gap").count(), 0, "a stranger made a gap in the record");
+    let auths: Vec<String> = transcript.of("auth").map(ToString::to_string).filter(|it| it.contains("long")).collect();
+    assert!(auths.len() >= 12, "{} of them are on record", auths.len());
+    let longest = auths.iter().map(String::len).max().unwrap();
+    assert!(longest <= 4096, "{longest} bytes for one refused login");
+    vault.verify(&[]).unwrap().unaltered().unwrap();
+}

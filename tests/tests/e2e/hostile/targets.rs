@@ -522,6 +522,11 @@ fn targets_that_take_nothing_or_give_too_much() {
             hang(&mut peer)
         })
     };
+    // New keys are begun, and never agreed to.
+    let begins_keys = HostileTarget::running(HOST, |peer, _| {
+        peer.send(Put(Lists::default().message()))?;
+        hang(peer)
+    });
     // 64 MiB whatever window it has, while the client reads nothing at first.
     let flood = HostileTarget::running(HOST, |peer, channel| {
         let data = Put::message(msg::CHANNEL_DATA).u32(channel).string(vec![b'z'; 200_000]);
@@ -535,6 +540,7 @@ fn targets_that_take_nothing_or_give_too_much() {
         case("no-packet", Gets::AnEnd, taking(1 << 20, 0)),
         case("small-packets", Gets::AnEnd, taking(1 << 20, 1)),
         case("both", Gets::AnEnd, taking(0, 0)),
+        case("new-keys", Gets::AnEnd, begins_keys),
         case("flood", Gets::AnEnd, flood),
     ];
     let ground = ground(&cases, LIMITS);
