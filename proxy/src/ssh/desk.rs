@@ -52,13 +52,16 @@ pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHand
         return open.reject(ChannelOpenFailure::ConnectFailed).await;
     }
     open.accept().await;
-    let gone = outer.gone.clone();
+    let (gone, chan) = (outer.gone.clone(), outer.chan);
     let finish = tokio::select! {
         biased;
         end = session.ended() => Finish::Ended(end),
         () = gone.cancelled() => Finish::ClientGone,
         served = serve(&mut outer, &desk) => match served {
-            Ok(()) => return session.note_last(End::quiet(CloseReason::Client, "the client left")),
+            Ok(()) => {
+                session.recent().forget(chan);
+                return session.note_last(End::quiet(CloseReason::Client, "the client left"));
+            }
             Err(frozen) => {
                 session.end(frozen_end(&frozen));
                 Finish::Ended(session.ended().await)
@@ -66,6 +69,7 @@ pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHand
         },
     };
     conclude(&outer, "the bastion", finish).await;
+    session.recent().forget(chan);
 }
 
 /// Waits for the program, runs it and ends the channel.

@@ -84,7 +84,7 @@ pub(super) struct Outer {
 /// Opens the target's side of a channel and relays until either side or the session ends.
 pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
     let _guard = PanicEnds(Arc::clone(&outer.session));
-    let session = Arc::clone(&outer.session);
+    let (session, chan) = (Arc::clone(&outer.session), outer.chan);
     let leg = tokio::select! {
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
@@ -99,7 +99,6 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
             outer.up.close();
-            session.recent().forget(outer.chan);
             let files = Arc::clone(&outer.files);
             drop(outer);
             leg.end().await;
@@ -113,6 +112,7 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
             conclude(&outer, &grant.target().name, Finish::Ended(end)).await;
         }
     }
+    session.recent().forget(chan);
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.

@@ -45,6 +45,15 @@ fn login(number: usize, port: u16, key: &Key) -> Duration {
     start.elapsed()
 }
 
+/// Tells others that it is over, also when a test goes wrong: they would go on for ever.
+struct OverOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OverOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The time that 99 of 100 stay below.
 fn p99(times: &mut [Duration]) -> Duration {
     times.sort();
@@ -124,13 +133,13 @@ fn half_open_connections_cost_little_and_keep_nobody_out() {
                 std::thread::sleep(Duration::from_secs(1));
             }
         });
+        let _over = OverOnDrop(&over);
         let mut times: Vec<_> = (0..pick(50, 300)).map(|number| login(number, port, &key)).collect();
         let p99 = p99(&mut times);
         eprintln!("logins beside them: p99 {p99:?}");
         assert!(p99 <= Duration::from_millis(pick(750, 250)), "{scaled}: p99 of {} logins is {p99:?}", times.len());
         let left = Duration::from_secs(grace).saturating_sub(begun.elapsed()) + Duration::from_secs(10);
         let reaped = wait_until(left, || open_files(pid) <= files + 5);
-        over.store(true, Ordering::SeqCst);
         assert!(reaped, "{scaled}: {} descriptors, {files} before", open_files(pid));
     });
     eprintln!("all were gone {:?} after the first came", begun.elapsed());
@@ -168,18 +177,18 @@ fn wrong_logins_lock_nobody_else_out() {
                 }
             });
         }
+        let _over = OverOnDrop(&over);
         // One address has all the places that it may have, and does nothing with them.
         let full: Vec<_> = (0..10).map(|_| dial_from(3, 1, port).unwrap()).collect();
+        // Its eleventh is sent away at once, and its neighbour is let in.
+        let eleventh = Peer::greet(dial_from(3, 1, port).unwrap(), Role::Client);
+        assert!(eleventh.is_err(), "eleven from one address");
+        assert!(Peer::greet(dial_from(3, 2, port).unwrap(), Role::Client).is_ok(), "a neighbour is locked out");
         let (mut times, start) = (Vec::new(), Instant::now());
         while start.elapsed() < Duration::from_secs(seconds) {
             times.push(login(times.len() % 4000, port, &key));
             std::thread::sleep(Duration::from_millis(100));
         }
-        // Its eleventh is sent away at once, and its neighbour is let in.
-        let eleventh = Peer::greet(dial_from(3, 1, port).unwrap(), Role::Client);
-        assert!(eleventh.is_err(), "eleven from one address");
-        assert!(Peer::greet(dial_from(3, 2, port).unwrap(), Role::Client).is_ok(), "a neighbour is locked out");
-        over.store(true, Ordering::SeqCst);
         drop(full);
         times
     });
