@@ -3,11 +3,13 @@
 //! The path of one byte leads through these modules in this order: `server` accepts, `ssh` speaks, [`policy`] decides,
 //! `target` dials, the recorder records, `ssh` forwards.
 
+pub mod alerts;
 pub mod cli;
 pub mod config;
 mod control;
 pub mod error;
 pub mod init;
+pub mod metrics;
 mod overdue;
 pub mod policy;
 pub mod recent;

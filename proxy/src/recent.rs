@@ -6,12 +6,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use casemate_recorder::transcript::event::{Body, Event, Value, chan_close, pty, resize};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 /// Bytes of output that are kept. A screen of the largest usual terminal with colours in it is smaller.
 const KEPT: usize = 64 * 1024;
+
+/// A smaller piece of output is copied: its buffer may be much larger than what is in it.
+const COPIED: usize = 16 * 1024;
 
 /// What was shown last.
 #[derive(Debug, Default)]
@@ -44,7 +48,13 @@ pub struct Since {
 
 impl Recent {
     /// Adds what was shown or asked for.
-    pub fn push(&self, event: Event) {
+    pub fn push(&self, mut event: Event) {
+        if let Body::Stream(bytes) = &mut event.body
+            && bytes.len() < COPIED
+        {
+            // Pieces that were merged have room for more behind them, which would be kept with them.
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
         let mut ring = self.lock();
         match event.kind {
             // Its size alone: the name of a terminal is as long as its client likes.
@@ -123,7 +133,6 @@ fn as_pty(event: &Event) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use casemate_recorder::transcript::event::{env, ssh_out};
 
     fn out(len: usize) -> Event {

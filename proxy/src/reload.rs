@@ -48,6 +48,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("durability", old.durability != new.durability),
         ("encryption", old.encryption != new.encryption),
         ("listen", old.listen != new.listen),
+        ("log", old.log != new.log),
         ("host_keys", host_keys(old) != host_keys(new)),
         ("host_ca", old.host_ca.public().key_data() != new.host_ca.public().key_data()),
         ("limits.keepalive", old.limits.keepalive != new.limits.keepalive),
@@ -76,12 +77,16 @@ mod tests {
 
         home.write(&SAMPLE.replace("attempts = 6", "attempts = 0"));
         assert!(matches!(reload(&live, &file), Err(ReloadError::Config(_))));
-        home.write(&SAMPLE.replace("2222", "2223").replace("strict", "causal").replace("\"causal\"", "\"strict\""));
+        let other = SAMPLE.replace("2222", "2223").replace("strict", "causal").replace("\"causal\"", "\"strict\"");
+        home.write(&format!("{other}\n[log]\nformat = \"json\"\n"));
         let error = reload(&live, &file).err().unwrap();
         assert_eq!(
             error.to_string(),
-            "durability, listen changed, which takes a restart; restart the daemon, or put it back"
+            "durability, listen, log changed, which takes a restart; restart the daemon, or put it back"
         );
         assert_eq!(live.current().config().hash, second);
+        // Who is told of alerts is asked for each.
+        home.write(&format!("{SAMPLE}\n[alerts]\ncommand = [\"/bin/true\"]\n"));
+        assert!(reload(&live, &file).unwrap().alerts.is_some());
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::alerts::{Alerts, Kind};
 use crate::config::Limits;
 use crate::overdue::{Overdue, Step};
 use crate::policy::{Grant, Identity, Policy};
@@ -106,6 +107,7 @@ pub struct Session {
     last_exit: Mutex<Option<u32>>,
     /// How the last channel ended: what the end of the session is put down to when the client just leaves.
     last: Mutex<Option<End>>,
+    alerts: Alerts,
 }
 
 impl Session {
@@ -119,6 +121,7 @@ impl Session {
         purpose: Purpose,
         policy: &Policy,
         introduction: &Introduction,
+        alerts: Alerts,
     ) -> Result<Arc<Self>, Refused> {
         recorder.admits()?;
         let opening = opening(&who, &purpose, policy, introduction);
@@ -138,6 +141,7 @@ impl Session {
             tasks: TaskTracker::new(),
             last_exit: Mutex::new(None),
             last: Mutex::new(None),
+            alerts,
         });
         session.tell(recorder, "opened", "");
         tracing::info!(
@@ -179,7 +183,9 @@ impl Session {
 
     /// Waits until a limit ends the session, warning those who sit at it before, and says how.
     pub async fn overdue(&self) -> End {
-        let mut overdue = Overdue::new(self.limits.idle, self.limits.session);
+        // What is quiet at a portal is busy behind it.
+        let idle = self.limits.idle.filter(|_| matches!(self.purpose, Purpose::Work(_)));
+        let mut overdue = Overdue::new(idle, self.limits.session);
         if !overdue.is_limited() {
             return std::future::pending().await;
         }
@@ -216,6 +222,11 @@ impl Session {
     /// The tasks of its channels.
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
+    }
+
+    /// Raises an alert about the session.
+    pub fn alert(&self, kind: Kind, text: impl Into<String>) {
+        self.alerts.raise_about(self.recording.id(), kind, text);
     }
 
     /// Keeps the exit status of the process that ended last.
@@ -314,8 +325,18 @@ impl Drop for PanicEnds {
         if std::thread::panicking() {
             tracing::error!(session = %self.0.recording.id(), "a task of the session panicked");
             let text = "a task of the session panicked";
+            self.0.alert(Kind::TaskPanicked, text);
             self.0.end(End::with_notice(CloseReason::Internal, text, "this session ends: a fault in the bastion"));
         }
+    }
+}
+
+/// Forgets what was kept of a channel's terminal when its task is over, however it ends.
+pub(crate) struct ForgetsTerminal(pub(crate) Arc<Session>, pub(crate) u32);
+
+impl Drop for ForgetsTerminal {
+    fn drop(&mut self) {
+        self.0.recent().forget(self.1);
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod clock;
 mod elision;
 mod error;
+mod figures;
 pub mod fs;
 pub mod journal;
 mod keeper;
@@ -28,6 +29,7 @@ pub mod vault;
 
 pub use elision::Elision;
 pub use error::{Frozen, OpenError, Refused};
+pub use figures::{COMMIT_BOUNDS_US, Disk, Figures, Latency, Survey, Totals};
 pub use log::slip::Slip;
 pub use queue::SessionSpec;
 pub use receipt::{Receipt, Ticket};

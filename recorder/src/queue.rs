@@ -9,6 +9,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::error::Frozen;
+use crate::figures::Meters;
 use crate::keeper::FinishedSegment;
 use crate::log::slip::Slip;
 use crate::recovery::RecoveredSession;
@@ -76,10 +77,11 @@ pub(crate) struct Queue {
     frozen: OnceLock<Frozen>,
     froze: Notify,
     stall: Stall,
+    meters: Meters,
 }
 
 impl Queue {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, meters: Meters) -> Self {
         Self {
             clock,
             state: Mutex::default(),
@@ -87,11 +89,22 @@ impl Queue {
             frozen: OnceLock::new(),
             froze: Notify::new(),
             stall: Stall::default(),
+            meters,
         }
     }
 
     pub(crate) fn now(&self) -> Stamp {
         self.clock.now()
+    }
+
+    /// What is counted.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Whether the disk does not answer.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stall.is_now()
     }
 
     /// Watches the journal thread for a disk that does not answer, until the other end of `alive` is gone.

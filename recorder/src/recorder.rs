@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Frozen, OpenError, Refused};
+use crate::figures::{Disk, Figures, Meters, Survey, Totals};
 use crate::fs::{Fs, OsFs};
 use crate::journal::file::{JournalWriter, file_len, scan};
 use crate::journal::leaves::NodeLog;
@@ -68,6 +69,8 @@ pub struct RecorderConfig {
     pub policy_hash: [u8; 32],
     /// The snapshot that the control transcript opens with.
     pub control_opening: Vec<Event>,
+    /// Where counting goes on; that of the run before, where one ended in this process.
+    pub totals: Arc<Totals>,
     /// The filesystem; [`OsFs`] outside tests.
     pub fs: Arc<dyn Fs>,
     /// The clocks; [`SystemClock`] outside tests.
@@ -91,6 +94,7 @@ impl RecorderConfig {
             journal_bytes_max: 1024 * 1024 * 1024,
             policy_hash: [0; 32],
             control_opening: Vec::new(),
+            totals: Arc::default(),
             fs: Arc::new(OsFs),
             clock: Arc::new(SystemClock),
         }
@@ -109,6 +113,7 @@ struct Inner {
     fs: Arc<dyn Fs>,
     spool: PathBuf,
     vault_dir: PathBuf,
+    pool: Arc<Pool>,
     threads: Mutex<Threads>,
     stopping: Arc<AtomicBool>,
     /// Held until the end of [`Recorder::shutdown`]; the lock goes with the descriptor.
@@ -154,7 +159,8 @@ impl Recorder {
         let now = config.clock.now();
         let boot_id: [u8; 16] = random()?;
         let boot_key = SigningKey::from_bytes(&random()?);
-        let queue = Arc::new(Queue::new(Arc::clone(&config.clock)));
+        let meters = Meters::new(Arc::clone(&config.totals));
+        let queue = Arc::new(Queue::new(Arc::clone(&config.clock), meters));
         let space = || fs.space(&config.state_dir).unwrap_or((u64::MAX, u64::MAX));
         // The other half is for what the journal is there for.
         let journal_bytes_max = config.journal_bytes_max.min(space().1 / 2);
@@ -228,12 +234,13 @@ impl Recorder {
         // Segments that the log already names go into the vault before anything that this start adds.
         for job in unpublished {
             // The keeper starts below; the channel holds these until then.
+            queue.meters().to_ship();
             let _ = jobs.send(job);
         }
         let shipper =
             Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool), copies);
         starting.spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?;
-        let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks, pool);
+        let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks, Arc::clone(&pool));
         starting.spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?;
         let mut readers = config.recipients.clone();
         if !readers.is_empty() {
@@ -258,7 +265,7 @@ impl Recorder {
         })?;
         let (recipients, vault_dir) = (config.recipients.clone(), config.vault_dir.clone());
         let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(lock)));
-        Ok(Self(Arc::new(Inner { queue, control, recipients, fs, spool, vault_dir, threads, stopping, lock })))
+        Ok(Self(Arc::new(Inner { queue, control, recipients, fs, spool, vault_dir, pool, threads, stopping, lock })))
     }
 
     /// Opens a session: HEAD, OPEN and the `opening` events are durable when this returns.
@@ -295,16 +302,41 @@ impl Recorder {
     /// One of their filesystems is so full that no new session may begin.
     pub fn space(&self) -> Result<u64, Refused> {
         let mut least = u64::MAX;
-        for (what, dir) in [("spool", &self.0.spool), ("vault", &self.0.vault_dir)] {
-            // One that cannot be asked shows when it is written to.
-            let Ok((available, total)) = self.0.fs.space(dir) else { continue };
-            let percent = total.saturating_sub(available).saturating_mul(100) / total.max(1);
+        for disk in self.disks() {
+            let percent = disk.used_percent();
             if percent >= SPOOL_LIMIT_PERCENT {
-                return Err(Refused::Full { what, percent, limit: SPOOL_LIMIT_PERCENT });
+                return Err(Refused::Full { what: disk.what, percent, limit: SPOOL_LIMIT_PERCENT });
             }
-            least = least.min(available);
+            least = least.min(disk.available);
         }
         Ok(least)
+    }
+
+    fn disks(&self) -> impl Iterator<Item = Disk> {
+        // One that cannot be asked shows when it is written to.
+        [("spool", &self.0.spool), ("vault", &self.0.vault_dir)].into_iter().filter_map(|(what, dir)| {
+            self.0.fs.space(dir).ok().map(|(available, total)| Disk { what, available, total })
+        })
+    }
+
+    /// Returns the figures of this moment. Never waits for a disk.
+    pub fn figures(&self) -> Figures {
+        let (journal_bytes, journal_limit_bytes) = self.0.pool.bytes();
+        let (frozen, stalled) = (self.frozen(), self.0.queue.is_stalled());
+        Figures { journal_bytes, journal_limit_bytes, frozen, stalled, ..self.0.queue.meters().figures() }
+    }
+
+    /// Asks the filesystems. Blocks for as long as they take to answer.
+    pub fn survey(&self) -> Survey {
+        // A file that went into the vault between the two questions takes nothing here any more.
+        let size = |name: String| self.0.fs.open(&self.0.spool.join(name)).and_then(|file| file.size()).ok();
+        let names = self.0.fs.list(&self.0.spool).unwrap_or_default();
+        Survey { spool_bytes: names.into_iter().filter_map(size).sum(), disks: self.disks().collect() }
+    }
+
+    /// Returns what this run counts in, for the next.
+    pub fn totals(&self) -> Arc<Totals> {
+        Arc::clone(self.0.queue.meters().totals())
     }
 
     /// Returns why recording cannot go on, if so.

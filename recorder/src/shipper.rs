@@ -173,6 +173,7 @@ impl Shipper {
                 None => 0,
             };
             self.vault.take_in(&segment_key(ready.session, ready.segment_no), &ready.path)?;
+            self.queue.meters().shipped();
             if let Some(path) = ready.also_remove {
                 match self.fs.remove(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

@@ -59,6 +59,11 @@ impl Stall {
         }
     }
 
+    /// Whether the disk does not answer.
+    pub(crate) fn is_now(&self) -> bool {
+        *self.stalled.borrow()
+    }
+
     /// Waits until the disk does not answer, or until it does.
     pub(crate) async fn wait(&self, stalled: bool) {
         // The sender lives as long as this does.

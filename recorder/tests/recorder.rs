@@ -316,3 +316,45 @@ async fn the_node_can_read_its_control_transcript_and_no_session() {
     let refused = unwrap(&head(&vault, session), &[node]).unwrap_err();
     assert!(matches!(refused, UnwrapError::Stranger { .. }), "{refused}");
 }
+
+#[tokio::test]
+async fn figures_tell_what_is_recorded_what_is_unsealed_and_go_on_in_the_next_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    // Every byte differs from its neighbours in a way that no compressor finds.
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut bytes = 0;
+    for _ in 0..16 {
+        let mut data = vec![0; 64 * 1024];
+        noise.fill(&mut data);
+        bytes += data.len() as u64;
+        recorded(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, data.into())).await;
+    }
+    recorded(&session, Side::Client, input(b"ls\r")).await;
+    let during = recorder.figures();
+    assert_eq!((during.client_bytes, during.target_bytes), (3, bytes));
+    assert!(during.unsealed_bytes >= bytes && during.unsealed_bytes < bytes * 2, "{during:?}");
+    // The last one is counted when everybody was told, which is when this reads on.
+    assert!(during.commits.counts.iter().sum::<u64>() + during.commits.longer >= 16, "{during:?}");
+    assert!(during.journal_bytes > 0 && during.journal_bytes <= during.journal_limit_bytes, "{during:?}");
+    assert!(during.frozen.is_none() && !during.stalled);
+    let survey = recorder.survey();
+    // The vault's directory is made with the first checkpoint.
+    assert!(survey.spool_bytes >= bytes && survey.disks.iter().any(|disk| disk.what == "spool"), "{survey:?}");
+
+    session.close(CloseReason::Client, None).await.unwrap();
+    let after = recorder.figures();
+    // The control transcript goes on.
+    assert!(after.unsealed_bytes < 64 * 1024, "{after:?}");
+    assert!(after.log_size > during.log_size && after.checkpoint_us >= during.checkpoint_us, "{after:?}");
+    let totals = recorder.totals();
+    stop(recorder.clone()).await;
+    assert_eq!(recorder.figures().unshipped_segments, 0);
+
+    let recorder = Recorder::start(RecorderConfig { totals, ..config(dir.path(), Durability::Causal) }).unwrap();
+    let next = recorder.figures();
+    assert_eq!((next.client_bytes, next.target_bytes), (3, bytes));
+    assert!(next.unsealed_bytes < 64 * 1024, "{next:?}");
+    stop(recorder).await;
+}

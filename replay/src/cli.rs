@@ -18,7 +18,7 @@ use crate::reader::{End, Transcript};
 use crate::tail::spooled;
 use crate::time::{now_us, parse_time};
 use crate::vault::Vault;
-use crate::verify::{self, Options};
+use crate::verify::{self, Options, textfile};
 use crate::{ReplayError, ls, show};
 use casemate_screen::safe::visible;
 
@@ -111,6 +111,10 @@ enum Verb {
         /// Remembers the newest accepted checkpoint of each node from run to run.
         #[arg(long, value_name = "FILE")]
         state: Option<PathBuf>,
+        /// Writes what came of it where Prometheus' node exporter reads it: a name that ends in .prom in the directory of its
+        /// textfile collector.
+        #[arg(long, value_name = "FILE")]
+        textfile: Option<PathBuf>,
         /// Also compute the SHA-256 of every segment. The links fix every byte without it.
         #[arg(long)]
         sha256: bool,
@@ -161,12 +165,17 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
             }
             .map(|()| 0)
         }
-        Verb::Verify { source, checkpoint, slip, state, sha256, at } => {
-            let vault = Vault::open(&source)?;
+        Verb::Verify { source, checkpoint, slip, state, textfile, sha256, at } => {
             let now_us = at.unwrap_or_else(now_us);
-            let options =
-                Options { checkpoints: checkpoint, slips: slip, state, trust, identities, sha256, json, now_us };
-            verify::run(&vault, &options, &mut out)
+            let (checkpoints, slips) = (checkpoint, slip);
+            let options = Options { checkpoints, slips, state, trust, textfile, identities, sha256, json, now_us };
+            let outcome = Vault::open(&source).and_then(|vault| verify::run(&vault, &options, &mut out));
+            match (&outcome, &options.textfile) {
+                // Otherwise the figures would go on to show the last run that came to a verdict.
+                (Err(error), Some(file)) if !error.is_broken_pipe() => textfile::write_failed(file, error.exit_code())?,
+                _ => {}
+            }
+            outcome
         }
     }
 }

@@ -68,15 +68,17 @@ fn text_line(logged: &Logged, names: &Names, totals: Option<Totals>) -> String {
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let events = number(totals.map(|totals| totals.events));
     let bytes = number(totals.and_then(|totals| totals.bytes));
+    // A portal has a person and no target, the control transcript has neither.
+    let who = match &names.target {
+        Some(_) => format!("{}@{} as {}", name(&names.person), name(&names.target), name(&names.role)),
+        None => name(&names.person),
+    };
     format!(
-        "{}  {}  {:7}  {:9}  {}@{} as {}  {events} events  {bytes} bytes",
+        "{}  {}  {:7}  {:9}  {who}  {events} events  {bytes} bytes",
         rfc3339(logged.start_us).get(..19).unwrap_or_default(),
         logged.session,
         logged.kind,
         logged.status,
-        name(&names.person),
-        name(&names.target),
-        name(&names.role),
     )
 }
 

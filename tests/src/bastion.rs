@@ -66,8 +66,18 @@ impl Bastion {
     /// # Errors
     /// As [`Bastion::serve`].
     pub fn again(&mut self) -> Result<Duration> {
+        self.again_with(&[])
+    }
+
+    /// As [`Bastion::again`], with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Bastion::serve`].
+    pub fn again_with(&mut self, env: &[(&str, &str)]) -> Result<Duration> {
         let start = Instant::now();
-        self.process = spawn_daemon(casemate()?.arg("serve").arg("--config").arg(self.config()), &self.log_path())?;
+        let mut serve = casemate()?;
+        serve.arg("serve").arg("--config").arg(self.config()).envs(env.iter().copied());
+        self.process = spawn_daemon(&mut serve, &self.log_path())?;
         let (process, port) = (self.process, self.port);
         wait_until(PATIENCE, || !process.alive() || client::greets(port));
         let took = start.elapsed();

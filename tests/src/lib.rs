@@ -19,6 +19,7 @@ pub mod pty;
 pub mod raw_ssh;
 pub mod rig;
 pub mod scale;
+pub mod scrape;
 pub mod sshd;
 pub mod tmpfs;
 pub mod vault;

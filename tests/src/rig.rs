@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::bastion::{self, Bastion, list, table};
 use crate::client::{Client, Host, Route};
 use crate::process::{Done, Owned, run};
-use crate::sshd::{Sshd, free_port};
+use crate::sshd::{Sshd, current_user, free_port};
 use crate::vault::Vault;
 use crate::{bins, keys};
 
@@ -42,6 +42,8 @@ pub struct Options {
     pub plain_macs: bool,
     /// More persons, targets and access lines, in the words of the configuration file.
     pub more: String,
+    /// Other settings; tables are joined with those that the rig writes.
+    pub settings: Table,
     /// Where state and vault lie; beside the bastion's configuration when `None`.
     pub disk: Option<PathBuf>,
 }
@@ -237,6 +239,20 @@ impl Rig {
     }
 }
 
+/// Returns the lines of the configuration for one more person.
+pub fn person(name: &str, keys: &[&str], duty: &str) -> String {
+    format!("[[person]]\nname = {name:?}\nkeys = {keys:?}\nduties = [{duty:?}]\n")
+}
+
+/// Returns the line that lets a person reach the rig's target as the user who runs this.
+///
+/// # Errors
+/// When `id` cannot tell who that is.
+pub fn access(person: &str) -> Result<String> {
+    let user = current_user()?;
+    Ok(format!("[[access]]\nperson = {person:?}\ntargets = [{TARGET:?}]\nroles = [{user:?}]\nreason = \"tests\"\n"))
+}
+
 /// The login name that the rig's person types.
 pub fn login() -> String {
     format!("{PERSON}+{TARGET}")
@@ -327,6 +343,12 @@ fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, opti
         config.insert(name.to_owned(), Value::Array(all));
     }
     ensure!(more.keys().all(|key| ["person", "target", "access"].contains(&key.as_str())), "more: only lists");
+    for (name, value) in &options.settings {
+        match (config.get_mut(name), value) {
+            (Some(Value::Table(known)), Value::Table(added)) => known.extend(added.clone()),
+            _ => drop(config.insert(name.clone(), value.clone())),
+        }
+    }
     Ok(config)
 }
 

@@ -112,6 +112,8 @@ impl Drop for Guard {
 
 fn render(dir: &Path, port: u16, user: &str, extra: &str) -> String {
     let at = dir.display();
+    // This one may be said only once.
+    let subsystem = if extra.contains("Subsystem sftp ") { "" } else { "Subsystem sftp internal-sftp\n" };
     format!(
         "# Made by the rig. Lines added by a test come first: sshd takes the first value it meets.\n\
          {extra}\n\
@@ -137,7 +139,7 @@ fn render(dir: &Path, port: u16, user: &str, extra: &str) -> String {
          MaxSessions 100\n\
          MaxAuthTries 6\n\
          LogLevel VERBOSE\n\
-         Subsystem sftp internal-sftp\n"
+         {subsystem}"
     )
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::serve::{ServeError, daemon_event};
+use crate::alerts::{Alerts, Kind};
 use crate::config::Config;
 use crate::policy;
 use crate::recording::{self, Run};
@@ -34,13 +35,19 @@ pub(super) struct Stop {
 ///
 /// # Errors
 /// Recording stopped and cannot go on.
-pub(super) async fn keep(runs: Arc<recording::Live>, rules: Arc<policy::Live>, stop: Stop) -> Result<(), ServeError> {
+pub(super) async fn keep(
+    runs: Arc<recording::Live>,
+    rules: Arc<policy::Live>,
+    alerts: Alerts,
+    stop: Stop,
+) -> Result<(), ServeError> {
     loop {
         let run = runs.current();
         let cause = tokio::select! {
             cause = run.recorder().wait_frozen() => cause,
             () = stop.over.cancelled() => return Ok(()),
         };
+        alerts.raise(Kind::RecordingStopped, format!("recording stopped, all sessions end: {cause}"));
         let Frozen::NoSpace(_) = cause else {
             error!(reason = %cause, "recording stopped, ending all sessions");
             return Err(ServeError::Frozen(cause));
@@ -51,7 +58,10 @@ pub(super) async fn keep(runs: Arc<recording::Live>, rules: Arc<policy::Live>, s
         spawn_blocking(move || ended.recorder().shutdown()).await.map_err(io::Error::other)?;
         warn!("all sessions have ended; make room, and recording starts again by itself");
         match again(&run, &rules, &stop).await? {
-            Some(recorder) => runs.replace(recorder),
+            Some(recorder) => {
+                runs.replace(recorder);
+                alerts.raise(Kind::RecordingResumed, format!("recording again, logins work; it had stopped: {cause}"));
+            }
             None => return Ok(()),
         }
         info!("recording again, logins work");
@@ -65,7 +75,8 @@ async fn again(run: &Run, rules: &policy::Live, stop: &Stop) -> Result<Option<Re
         // A start reads the whole journal before it knows that it lacks space: try again only where there is more.
         let more = |available| lacked.is_none_or(|lacked| available > lacked);
         if run.recorder().space().is_ok_and(more) {
-            let config = recorder_config(rules.current().config());
+            let totals = run.recorder().totals();
+            let config = RecorderConfig { totals, ..recorder_config(rules.current().config()) };
             match spawn_blocking(move || Recorder::start(config)).await.map_err(io::Error::other)? {
                 Ok(recorder) => return Ok(Some(recorder)),
                 Err(error) if error.is_no_space() => {

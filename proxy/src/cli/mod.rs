@@ -4,6 +4,7 @@
 //! `trust` in [`trust`].
 
 mod keep;
+mod log;
 pub mod serve;
 pub mod target_add;
 pub mod trust;

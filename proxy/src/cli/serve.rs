@@ -14,12 +14,14 @@ use casemate_recorder::{Frozen, OpenError, Recorder};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use super::keep::{Stop, keep, recorder_config};
-use super::say;
+use super::{log, say};
+use crate::alerts::{Alerts, Kind, watch};
 use crate::config::{Config, ConfigError};
+use crate::metrics::{self, Metrics};
 use crate::policy::{Live, Policy};
 use crate::recording;
 use crate::reload::reload;
@@ -59,27 +61,37 @@ pub enum ServeError {
 /// What kept it from starting, or that recording stopped.
 pub fn serve(file: &Path) -> Result<(), ServeError> {
     harden();
-    start_log();
     let config = Arc::new(Config::load(file)?);
+    log::start(config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("casemate-io").build()?;
     let signals = {
         let _inside = runtime.enter();
         // Before anything that a signal could interrupt halfway.
         Signals::new()?
     };
-    let listeners = {
+    let (listeners, readers) = {
         let _inside = runtime.enter();
-        config.listen.ssh.iter().map(|addr| listen(*addr)).collect::<Result<Vec<_>, _>>()?
+        let all = |addrs: &[SocketAddr]| addrs.iter().map(|addr| listen(*addr)).collect::<Result<Vec<_>, _>>();
+        (all(&config.listen.ssh)?, all(&config.listen.metrics)?)
     };
     let recorder = Recorder::start(recorder_config(&config))?;
     for listener in &listeners {
         say(&format!("listening ssh {}", listener.local_addr()?));
     }
+    for listener in &readers {
+        say(&format!("listening metrics {}", listener.local_addr()?));
+    }
     info!(node = %config.node, durability = config.durability.name(), encryption = %config.encryption, "serving");
 
     let rules = Arc::new(Live::new(Policy::new(config)));
     let runs = Arc::new(recording::Live::new(recorder));
-    let outcome = runtime.block_on(run(listeners, &runs, rules, signals, file));
+    let (metrics, over) = (Metrics::new(Arc::clone(&runs)), CancellationToken::new());
+    let readers = readers.into_iter().map(TcpListener::into_std).collect::<io::Result<Vec<_>>>()?;
+    let figures = metrics::http::start(readers, Arc::clone(&metrics), over.clone())?;
+    let outcome = runtime.block_on(run(listeners, &runs, rules, metrics, signals, file));
+    over.cancel();
+    // It holds nothing that must be put in order: a thread that panicked has said so.
+    let _ = figures.join();
     // Seals what is left and joins the recorder's threads; no session runs any more.
     runs.current().recorder().shutdown();
     drop(runtime);
@@ -93,14 +105,22 @@ async fn run(
     listeners: Vec<TcpListener>,
     runs: &Arc<recording::Live>,
     rules: Arc<Live>,
+    metrics: Arc<Metrics>,
     mut signals: Signals,
     file: &Path,
 ) -> Result<(), ServeError> {
     let stop = Stop::default();
-    let door = Door::new(Arc::clone(runs), Arc::clone(&rules));
+    let (alerts, teller) = Alerts::new(Arc::clone(runs), Arc::clone(&rules), Arc::clone(&metrics));
+    let told = CancellationToken::new();
+    let telling = tokio::spawn(teller.run(told.clone()));
+    let watching = [
+        tokio::spawn(watch::stalls(Arc::clone(runs), alerts.clone())),
+        tokio::spawn(watch::surveys(Arc::clone(runs), Arc::clone(&metrics), alerts.clone())),
+    ];
+    let door = Door::new(Arc::clone(runs), Arc::clone(&rules), metrics, alerts.clone());
     // Tasks of their own: a reload or a start that waits for a slow disk must not keep anybody from logging in, or out.
     let mut front = tokio::spawn(server::run(listeners, door, stop.shutdown.clone()));
-    let mut keeping = tokio::spawn(keep(Arc::clone(runs), Arc::clone(&rules), stop.clone()));
+    let mut keeping = tokio::spawn(keep(Arc::clone(runs), Arc::clone(&rules), alerts.clone(), stop.clone()));
     let mut kept = None;
     loop {
         // Cancel-safe: signals and the ends of tasks are only waited for.
@@ -116,7 +136,7 @@ async fn run(
                 stop.shutdown.cancel();
             }
             wake = signals.next() => match wake {
-                Wake::Reload => apply(runs.current().recorder(), &rules, file).await,
+                Wake::Reload => apply(runs.current().recorder(), &rules, &alerts, file).await,
                 Wake::Stop(name) => {
                     info!(signal = name, "stopping");
                     note(runs.current().recorder(), "stopping", name);
@@ -131,11 +151,15 @@ async fn run(
         Some(kept) => kept,
         None => keeping.await,
     };
+    watching.iter().for_each(|task| task.abort());
+    // Whoever is to be told that recording stopped is told before the daemon ends.
+    told.cancel();
+    let _ = telling.await;
     kept.map_err(io::Error::other)?
 }
 
 /// Reloads, and records what came of it.
-async fn apply(recorder: &Recorder, live: &Arc<Live>, file: &Path) {
+async fn apply(recorder: &Recorder, live: &Arc<Live>, alerts: &Alerts, file: &Path) {
     let (rules, path): (_, PathBuf) = (Arc::clone(live), file.to_owned());
     // Reads files: not on a thread that sessions wait for.
     let outcome = tokio::task::spawn_blocking(move || reload(&rules, &path)).await;
@@ -150,10 +174,12 @@ async fn apply(recorder: &Recorder, live: &Arc<Live>, file: &Path) {
         Ok(Err(refused)) => {
             warn!(reason = %refused, "reload refused, the old configuration stays");
             note(recorder, "reload refused", &refused.to_string());
+            alerts.raise(Kind::ReloadRefused, format!("reload refused, the old configuration stays: {refused}"));
         }
         Err(panicked) => {
             error!(reason = %panicked, "reload failed, the old configuration stays");
             note(recorder, "reload failed", "internal error");
+            alerts.raise(Kind::ReloadRefused, "reload failed by a fault of the bastion, the old configuration stays");
         }
     }
 }
@@ -244,12 +270,4 @@ fn harden() {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let files = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
-}
-
-fn start_log() {
-    let filter = EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // No colours: peers choose parts of what is logged, and escape sequences must have no meaning here.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
-    // A second subscriber in one process is a test; the first stays.
-    let _ = log.with_writer(io::stderr).try_init();
 }

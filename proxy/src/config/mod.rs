@@ -6,6 +6,7 @@
 mod check;
 mod encryption;
 mod keys;
+mod operation;
 mod parse;
 mod snapshot;
 
@@ -23,6 +24,7 @@ use russh::keys::{PrivateKey, PublicKey};
 
 pub use encryption::{Encryption, NamedRecipient};
 pub use keys::{Objection, load_private_key, parse_public_key};
+pub use operation::{AlertCommand, LogFormat};
 pub use parse::{is_name, split_address};
 
 /// Everything the daemon is told, after validation.
@@ -49,6 +51,10 @@ pub struct Config {
     pub node_key: NodeKey,
     /// What peers may make grow, and how long they may take.
     pub limits: Limits,
+    /// How the daemon writes its log.
+    pub log: LogFormat,
+    /// What is run for each alert; nothing without it.
+    pub alerts: Option<AlertCommand>,
     /// The recording notice, sent as SSH authentication banner; ends with a line feed.
     pub notice: String,
     /// People, by name.
@@ -77,6 +83,8 @@ pub struct VaultConfig {
 pub struct Listen {
     /// The SSH front door, never empty.
     pub ssh: Vec<SocketAddr>,
+    /// Figures for Prometheus and the state of health, over HTTP; none unless configured.
+    pub metrics: Vec<SocketAddr>,
     /// Whether clients may use MACs without encrypt-then-MAC.
     pub plain_macs: bool,
 }

@@ -3,7 +3,6 @@
 //! Collects all problems before it gives up. What one part of the file says about another is checked in
 //! [`super::check`].
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +79,8 @@ impl Parser<'_, '_> {
         let host_ca = self.host_ca(&mut root);
         let vault = self.vault(&mut root);
         let limits = self.limits(&mut root);
+        let log = self.log(&mut root);
+        let alerts = self.alerts(&mut root);
         let persons: Vec<Person> = root.tables("person").into_iter().filter_map(|table| self.person(table)).collect();
         let targets: Vec<Target> = root.tables("target").into_iter().filter_map(|table| self.target(table)).collect();
         let access: Vec<AccessDraft> = root.tables("access").into_iter().map(|table| self.access(table)).collect();
@@ -112,6 +113,8 @@ impl Parser<'_, '_> {
             host_ca: HostAuthority::new(host_ca?.value.key),
             node_key: node_key?.0,
             limits: limits?,
+            log,
+            alerts,
             notice: notice?,
             persons,
             targets: targets.into_iter().map(Arc::new).collect(),
@@ -162,26 +165,20 @@ impl Parser<'_, '_> {
             root.missing("listen", remedy);
             return None;
         };
-        let texts = table.texts("ssh");
-        if texts.is_empty() {
+        let ssh = self.addresses(&mut table, "ssh").unwrap_or_else(|| {
             table.missing("ssh", "write ssh = [\"127.0.0.1:2222\"]");
-        }
-        let mut ssh: Vec<SocketAddr> = Vec::new();
-        for text in texts {
-            match text.value.parse::<SocketAddr>() {
-                Ok(addr) if ssh.contains(&addr) && addr.port() != 0 => {
-                    self.reader.complain(text.line, format!("listen.ssh has {addr} twice"), "remove one of the two");
-                }
-                Ok(addr) => ssh.push(addr),
-                Err(_) => {
-                    let what = format!("listen.ssh has no address and port: {:?}", text.value);
-                    self.reader.complain(text.line, what, "write ADDRESS:PORT with numbers, IPv6 in brackets");
-                }
-            }
+            Vec::new()
+        });
+        let metrics = self.addresses(&mut table, "metrics").unwrap_or_default();
+        if let Some(both) = metrics.iter().find(|addr| addr.port() != 0 && ssh.contains(addr)) {
+            table.complain(
+                format!("both listen.ssh and listen.metrics have {both}"),
+                "give figures a port of their own",
+            );
         }
         let plain_macs = table.boolean("plain_macs").is_some_and(|allowed| allowed.value);
         table.finish();
-        (!ssh.is_empty()).then_some(Listen { ssh, plain_macs })
+        (!ssh.is_empty()).then_some(Listen { ssh, metrics, plain_macs })
     }
 
     fn host_keys(&self, root: &mut Fields<'_, '_>) -> Vec<Located<KeyFile>> {

@@ -2,6 +2,8 @@
 //!
 //! Fingerprints and names only, never a key; whoever has the file can compare its BLAKE3.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use casemate_recorder::transcript::event::{Event, Field, Value, config};
 use russh::keys::{HashAlg, PublicKey};
@@ -15,7 +17,9 @@ impl Config {
     /// Returns the configuration as events: a first one with what is single, then persons, targets and access lines. All
     /// carry the same hash. `cause` says why it is in force now.
     pub fn events(&self, cause: &str) -> Vec<Event> {
-        let listeners = self.listen.ssh.iter().map(|addr| Value::Text(format!("ssh {addr}"))).collect::<Vec<_>>();
+        let of = |what: &'static str, addr: &SocketAddr| Value::Text(format!("{what} {addr}"));
+        let ssh = self.listen.ssh.iter().map(|addr| of("ssh", addr));
+        let listeners: Vec<_> = ssh.chain(self.listen.metrics.iter().map(|addr| of("metrics", addr))).collect();
         let first = self
             .event()
             .with(config::DURABILITY, self.durability.name())

@@ -8,6 +8,7 @@ use casemate_recorder::transcript::seal::CloseReason;
 use serde_json::json;
 
 use super::{Caller, Reply, has_duty};
+use crate::alerts::Kind;
 use crate::config::Duty;
 use crate::server::Door;
 use crate::session::{End, Session};
@@ -67,6 +68,12 @@ pub(super) fn kill(door: &Door, caller: &Caller<'_>, id: &str) -> Reply {
     // Its own transcript tells its end; these tell who brought it about.
     note(door, caller, &session, "killed");
     tracing::warn!(session = %id, by = person, "session killed");
+    if person != session.identity().person() {
+        session.alert(
+            Kind::SessionKilled,
+            format!("the session of {} was ended by {person}", session.identity().person()),
+        );
+    }
     Reply::done(format!("{id} ends\n"))
 }
 

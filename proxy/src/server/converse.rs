@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Door;
 use super::guard::{Place, Source};
+use crate::alerts::Kind;
 use crate::session::{End, Session};
 use crate::ssh::jump::Jump;
 use crate::ssh::pipe::Pipe;
@@ -153,7 +154,7 @@ async fn converse<C: Carrier>(
             attend(&mut running, &session, kill, cut).await;
             session.tasks().close();
             session.tasks().wait().await;
-            session.close(slot.hold.recorder()).await;
+            slot.close(&session).await;
             drop(slot);
         }
         Ok(Outcome::TurnedAway) => {
@@ -215,7 +216,10 @@ fn note_result(session: &Session, result: Result<(), FrontError>) {
     drop(session.record(Side::Client, event));
     tracing::warn!(session = %session.recording().id(), %error, "connection could not go on");
     let reason = match error {
-        FrontError::Library(russh::Error::Join(_)) => CloseReason::Internal,
+        FrontError::Library(russh::Error::Join(_)) => {
+            session.alert(Kind::TaskPanicked, "the connection's task panicked");
+            CloseReason::Internal
+        }
         _ => CloseReason::Client,
     };
     session.end(End::quiet(reason, text));

@@ -119,16 +119,16 @@ pub(super) struct Place<K: Copy + Eq + Hash, T> {
 }
 
 impl<K: Copy + Eq + Hash, T> Lobby<K, T> {
-    /// Gives a place unless the key has as many as it may. Where all are taken, the oldest is taken back and returned too;
-    /// `handle` is what will be returned then for this one.
-    pub(super) fn enter(&self, key: K, handle: T, caps: Caps) -> Option<(Place<K, T>, Option<(K, T)>)> {
+    /// Gives a place unless the key has as many as it may. Where all are taken, the oldest is taken back, and what it was
+    /// entered with is returned too.
+    pub(super) fn enter(&self, key: K, handle: T, caps: Caps) -> Option<(Place<K, T>, Option<T>)> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.each.get(&key).copied().unwrap_or_default() >= caps.each {
             return None;
         }
         let oldest =
             if waiting.all.len() >= caps.all { waiting.all.first_key_value().map(|(at, _)| *at) } else { None };
-        let out = oldest.and_then(|number| waiting.remove(number));
+        let out = oldest.and_then(|number| waiting.remove(number)).map(|(_, handle)| handle);
         let number = waiting.next;
         waiting.next += 1;
         *waiting.each.entry(key).or_default() += 1;
@@ -173,6 +173,11 @@ impl Throttle {
     /// Starts full at `now`.
     pub(super) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
         Self { burst, per_second, tokens: u64::from(burst) * 1000, at: now, skipped: 0 }
+    }
+
+    /// Returns how many were held back since the last that passed.
+    pub(super) fn held_back(&self) -> u64 {
+        self.skipped
     }
 
     /// Lets one pass, with how many were held back since the last, or holds it back.
@@ -222,10 +227,10 @@ mod tests {
         let (third, out) = lobby.enter("b", 4, caps).unwrap();
         assert_eq!(out, None);
         let (_fourth, out) = lobby.enter("c", 5, caps).unwrap();
-        assert_eq!(out, Some(("a", 1)), "the oldest makes room");
+        assert_eq!(out, Some(1), "the oldest makes room");
         drop(first);
         let (_fifth, out) = lobby.enter("a", 6, caps).unwrap();
-        assert_eq!(out, Some(("a", 2)), "a place that was taken back counts for nobody");
+        assert_eq!(out, Some(2), "a place that was taken back counts for nobody");
         drop(third);
         assert_eq!(lobby.enter("d", 7, caps).unwrap().1, None);
         let waiting = lobby.0.lock().unwrap();
@@ -248,8 +253,8 @@ mod tests {
         let mut throttle = Throttle::new(2, 1, start);
         assert_eq!(throttle.pass(start), Some(0));
         assert_eq!(throttle.pass(start), Some(0));
-        for _ in 0..5 {
-            assert_eq!(throttle.pass(start), None);
+        for held_back in 1..=5 {
+            assert_eq!((throttle.pass(start), throttle.held_back()), (None, held_back));
         }
         assert_eq!(throttle.pass(start + Duration::from_millis(999)), None);
         assert_eq!(throttle.pass(start + Duration::from_secs(1)), Some(6));

@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use casemate_recorder::SessionId;
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
+use casemate_recorder::{SessionId, TranscriptKind};
 use russh::server::Config as ServerSettings;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Lobby, Permit, Throttle};
-use crate::policy::{Identity, Live as LivePolicy, Policy};
+use crate::alerts::{Alerts, Kind};
+use crate::metrics::{Claim, Metrics};
+use crate::policy::{Identity, Live as LivePolicy, Policy, Wanted};
 use crate::recording::{self, Hold, Run};
 use crate::session::{Introduction, Purpose, Session};
 use crate::ssh::settings;
@@ -52,6 +54,8 @@ struct Inner {
     portals: Counter<String>,
     lobby: Lobby<guard::Source, (SocketAddr, Kill)>,
     refusals: Mutex<Throttle>,
+    metrics: Arc<Metrics>,
+    alerts: Alerts,
 }
 
 impl fmt::Debug for Door {
@@ -66,10 +70,22 @@ pub(crate) struct Slot {
     hold: Hold,
     door: Door,
     id: SessionId,
+    kind: TranscriptKind,
+}
+
+impl Slot {
+    /// Seals the session's transcript, and counts its end.
+    pub(crate) async fn close(&self, session: &Session) {
+        session.close(self.hold.recorder()).await;
+        if let Some(end) = session.ending() {
+            self.door.0.metrics.session_closed(self.kind, end.reason);
+        }
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.door.0.metrics.session_gone(self.kind);
         lock(&self.door.0.live).remove(&self.id);
     }
 }
@@ -84,7 +100,7 @@ fn clip(text: &str) -> &str {
 
 impl Door {
     /// Makes a door from the policy in force: its host keys and keepalive stay as they are now.
-    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>) -> Self {
+    pub fn new(runs: Arc<recording::Live>, policy: Arc<LivePolicy>, metrics: Arc<Metrics>, alerts: Alerts) -> Self {
         let config = Arc::clone(policy.current().config());
         let refusals = Throttle::new(REFUSALS_BURST, REFUSALS_PER_SECOND, Instant::now());
         Self(Arc::new(Inner {
@@ -96,6 +112,8 @@ impl Door {
             portals: Counter::default(),
             lobby: Lobby::default(),
             refusals: Mutex::new(refusals),
+            metrics,
+            alerts,
         }))
     }
 
@@ -128,18 +146,29 @@ impl Door {
             self.note_login(source, Some(&person), "session", None, Err("too many sessions"));
             return Err("too many sessions are open; close one and try again".to_owned());
         };
-        let hold = self.run().hold();
-        match Session::open(hold.recorder(), identity, purpose, policy, introduction).await {
+        let (hold, kind) = (self.run().hold(), purpose.kind());
+        match Session::open(hold.recorder(), identity, purpose, policy, introduction, self.0.alerts.clone()).await {
             Ok(session) => {
                 let id = session.recording().id();
                 lock(&self.0.live).insert(id, Arc::downgrade(&session));
-                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id }))
+                self.0.metrics.session_opened(kind);
+                Ok((session, Slot { _permit: permit, hold, door: self.clone(), id, kind }))
             }
             Err(refused) => {
                 self.note_login(source, Some(&person), "session", None, Err(&refused.to_string()));
                 Err(refused.client_text().to_owned())
             }
         }
+    }
+
+    /// What a login name says, for the figures. Inside a portal it is a role, and one that is no person's name counts as a
+    /// stranger's.
+    fn claim(&self, name: Option<&str>) -> Claim {
+        let Some(name) = name else { return Claim::Nobody };
+        let Ok(wanted) = Wanted::parse(name) else { return Claim::Malformed };
+        let policy = self.policy();
+        let known = policy.config().persons.iter().any(|person| person.name == wanted.person);
+        if known { Claim::Known } else { Claim::Stranger }
     }
 
     /// Writes to the control transcript.
@@ -162,9 +191,22 @@ impl Door {
         key: Option<&str>,
         outcome: Result<(), &str>,
     ) {
+        self.0.metrics.login(method, self.claim(name), key.is_some(), outcome.err());
         if outcome.is_err() {
-            let passed = lock(&self.0.refusals).pass(Instant::now());
-            let Some(skipped) = passed else { return };
+            let (passed, held_back) = {
+                let mut refusals = lock(&self.0.refusals);
+                (refusals.pass(Instant::now()), refusals.held_back())
+            };
+            let Some(skipped) = passed else {
+                // Once: while it lasts, each that passes begins the count anew.
+                if held_back == 1 {
+                    let text = format!(
+                        "logins are refused faster than they can be recorded one by one; the last from {source}"
+                    );
+                    self.0.alerts.raise(Kind::LoginFlood, text);
+                }
+                return;
+            };
             if skipped > 0 {
                 let event = Event::map(refused::TYPE, 0)
                     .with(refused::WHAT, format!("{skipped} logins").into_bytes().as_slice())
@@ -230,7 +272,7 @@ async fn accept(listener: &TcpListener, door: &Door, serving: &TaskTracker, cut:
                     door.note_login(source, None, "none", None, Err("too many connections that have not logged in"));
                     continue;
                 };
-                if let Some((_, (source, kill))) = out {
+                if let Some((source, kill)) = out {
                     door.note_login(source, None, "none", None, Err("made room for newer connections"));
                     kill.kill();
                 }

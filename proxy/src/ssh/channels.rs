@@ -3,8 +3,8 @@
 //! One table, used from the library's callbacks alone. Nothing here waits but a request, for the target's answer.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use casemate_recorder::Ticket;
@@ -67,7 +67,7 @@ enum Entry {
 }
 
 struct Live {
-    up: mpsc::UnboundedSender<Up>,
+    home: Home,
     flow: ChannelFlow,
     backlog: Arc<Backlog>,
     overrun: CancellationToken,
@@ -81,6 +81,37 @@ impl Live {
     fn note_shape(&self) {
         self.shape.pty.store(self.flow.has_pty(), Ordering::SeqCst);
         self.shape.interactive.store(self.flow.interactive(), Ordering::SeqCst);
+    }
+}
+
+/// Where what a client says on a channel is recorded and queued. A portal's menu leads it on into another session, at one
+/// moment for both: what the client said before belongs to the portal.
+struct Home(Arc<Mutex<(Arc<Session>, mpsc::UnboundedSender<Up>)>>);
+
+impl Home {
+    fn new(session: Arc<Session>, up: mpsc::UnboundedSender<Up>) -> Self {
+        Self(Arc::new(Mutex::new((session, up))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Arc<Session>, mpsc::UnboundedSender<Up>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For whoever serves the channel. It keeps nothing: the queue ends with the channel.
+    fn guide(&self) -> Guide {
+        Guide(Arc::downgrade(&self.0))
+    }
+}
+
+/// Leads a channel on.
+pub(super) struct Guide(Weak<Mutex<(Arc<Session>, mpsc::UnboundedSender<Up>)>>);
+
+impl Guide {
+    /// Leads on into another session, with a queue of its own.
+    pub(super) fn lead_on(&self, session: Arc<Session>, up: mpsc::UnboundedSender<Up>) {
+        if let Some(home) = self.0.upgrade() {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = (session, up);
+        }
     }
 }
 
@@ -148,6 +179,7 @@ impl Channels {
                 }
                 let opened = note_open(session, asked(id, "session"), Ok(()));
                 let (up, queue) = mpsc::unbounded_channel();
+                let home = Home::new(Arc::clone(session), up);
                 let backlog = Backlog::within(&self.uploads, session.limits().backlog_max);
                 let (overrun, shape) = (CancellationToken::new(), Arc::new(Shape::default()));
                 let content = match way {
@@ -157,6 +189,7 @@ impl Channels {
                 let files = Arc::new(Files::new(id.number(), content));
                 let outer = Outer {
                     session: Arc::clone(session),
+                    guide: home.guide(),
                     chan: id.number(),
                     id,
                     write,
@@ -173,7 +206,7 @@ impl Channels {
                     Way::Portal(desk) => session.tasks().spawn(desk::run(outer, Arc::clone(desk), open, opened)),
                 };
                 let flow = ChannelFlow::default();
-                Entry::Live(Box::new(Live { up, flow, backlog, overrun, shape, files, _gone: gone.drop_guard() }))
+                Entry::Live(Box::new(Live { home, flow, backlog, overrun, shape, files, _gone: gone.drop_guard() }))
             }
             Leads::Away(text) => {
                 // Without a terminal a carriage return would show; with one its absence merely looks odd.
@@ -241,53 +274,52 @@ impl Channels {
     /// Forgets channels whose relay is over. The library never tells of a close that we began.
     fn prune(&mut self) {
         self.table.retain(|_, entry| match entry {
-            Entry::Live(live) => !live.up.is_closed(),
+            Entry::Live(live) => !live.home.lock().1.is_closed(),
             Entry::Tunnel { inlet, .. } => !inlet.is_closed(),
             Entry::Doomed { .. } => true,
         });
     }
 
-    /// The entry of a channel whose relay still takes something, with the session.
-    fn live(&mut self, id: ChannelId) -> Option<(&Session, &mut Live)> {
-        match (&self.leads, self.table.get_mut(&id)) {
-            (Leads::Into(session, _), Some(Entry::Live(live))) if !live.up.is_closed() => Some((session, live)),
+    /// The entry of a channel whose relay still takes something.
+    fn live(&mut self, id: ChannelId) -> Option<&mut Live> {
+        match self.table.get_mut(&id) {
+            Some(Entry::Live(live)) if !live.home.lock().1.is_closed() => Some(live),
             _ => None,
         }
     }
 
     /// Puts a request to the channel's rules, the record and the target, and returns whether it succeeded.
-    pub(super) async fn ask(
-        &mut self,
-        id: ChannelId,
-        ask: Ask<'_>,
-        request: Request,
-        event: impl FnOnce(bool) -> Event,
-    ) -> bool {
+    pub(super) async fn ask(&mut self, id: ChannelId, ask: Ask<'_>, request: Request) -> bool {
         if let Some(Entry::Doomed { program, .. }) = self.table.get(&id) {
             if request.starts_program() {
                 program.cancel();
             }
             return true;
         }
-        let Some((session, live)) = self.live(id) else { return false };
+        let Some(live) = self.live(id) else { return false };
         let name = request.name();
         let fits = request.text_len() <= TEXT_LEN_MAX;
         let verdict = if fits { live.flow.ask(ask) } else { Err(Refusal::TooLong) };
-        let event = event(verdict.is_ok());
-        session.recent().push(event.clone());
-        let ticket = session.record(Side::Client, event);
-        if let Err(refusal) = verdict {
-            drop(ticket);
-            note_refused(session, id.number(), name, &refusal.to_string());
-            return false;
-        }
-        // Before the request goes: its program may end before the answer is seen here.
-        live.note_shape();
-        if request.starts_program() {
-            live.files.listen(session.recording(), request.tap(id.number(), live.flow.has_pty()));
-        }
+        let event = request.event(id.number(), verdict.is_ok());
         let (answer, answered) = oneshot::channel();
-        let _ = live.up.send(Up::Ask { request, ticket, answer });
+        let session = {
+            let home = live.home.lock();
+            let (session, up) = &*home;
+            session.recent().push(event.clone());
+            let ticket = session.record(Side::Client, event);
+            if let Err(refusal) = verdict {
+                drop(ticket);
+                note_refused(session, id.number(), name, &refusal.to_string());
+                return false;
+            }
+            // Before the request goes: its program may end before the answer is seen here.
+            live.note_shape();
+            if request.starts_program() {
+                live.files.listen(session.recording(), request.tap(id.number(), live.flow.has_pty()));
+            }
+            let _ = up.send(Up::Ask { request, ticket, answer });
+            Arc::clone(session)
+        };
         let answered = tokio::select! {
             answered = timeout(session.limits().reply, answered) => answered,
             _ = session.ended() => return false,
@@ -298,7 +330,7 @@ impl Channels {
             Ok(Err(_)) => false,
             Err(_) => {
                 let why = format!("no answer from the target within {} s", session.limits().reply.as_secs());
-                note_refused(session, id.number(), name, &why);
+                note_refused(&session, id.number(), name, &why);
                 false
             }
         };
@@ -312,25 +344,26 @@ impl Channels {
 
     /// Passes on a request that has no answer.
     pub(super) fn tell(&mut self, id: ChannelId, request: Told, event: Event) {
-        if let Some((session, live)) = self.live(id) {
+        if let Some(live) = self.live(id) {
+            let home = live.home.lock();
+            let (session, up) = &*home;
             session.recent().push(event.clone());
             let ticket = session.record(Side::Client, event);
-            let _ = live.up.send(Up::Tell { request, ticket });
+            let _ = up.send(Up::Tell { request, ticket });
         }
     }
 
     /// Passes on standard input.
     pub(super) fn data(&mut self, id: ChannelId, data: &[u8]) {
         if let Some(Entry::Tunnel { inlet, .. }) = self.table.get(&id) {
-            if let Some(session) = self.session() {
-                session.touch();
-            }
             if inlet.push(data).is_err() {
                 self.table.remove(&id);
             }
             return;
         }
-        let Some((session, live)) = self.live(id) else { return };
+        let Some(live) = self.live(id) else { return };
+        let home = live.home.lock();
+        let (session, up) = &*home;
         if let Err(refusal) = live.flow.ask(Ask::Data) {
             return note_refused(session, id.number(), "data", &refusal.to_string());
         }
@@ -338,7 +371,7 @@ impl Channels {
             let held = live.backlog.hold(piece.len());
             let piece = Bytes::copy_from_slice(piece);
             let ticket = live.files.record(session.recording(), Side::Client, ssh_in::TYPE, piece);
-            let _ = live.up.send(Up::Data { ticket, held });
+            let _ = up.send(Up::Data { ticket, held });
         }
         if live.backlog.exceeds_limit() {
             live.overrun.cancel();
@@ -350,20 +383,24 @@ impl Channels {
         if let Some(Entry::Tunnel { inlet, .. }) = self.table.get_mut(&id) {
             return inlet.end();
         }
-        if let Some((session, live)) = self.live(id)
+        if let Some(live) = self.live(id)
             && live.flow.eof()
         {
             live.shape.client_eof.store(true, Ordering::SeqCst);
+            let home = live.home.lock();
+            let (session, up) = &*home;
             let ticket = session.record(Side::Client, Event::map(eof::TYPE, id.number()).with(eof::SIDE, 0u32));
-            let _ = live.up.send(Up::Eof { ticket });
+            let _ = up.send(Up::Eof { ticket });
         }
     }
 
     /// Passes on that the client closed the channel, and forgets it.
     pub(super) fn close(&mut self, id: ChannelId) {
-        if let Some((session, live)) = self.live(id) {
+        if let Some(live) = self.live(id) {
+            let home = live.home.lock();
+            let (session, up) = &*home;
             let event = Event::map(chan_close::TYPE, id.number()).with(chan_close::SIDE, 0u32);
-            let _ = live.up.send(Up::Close { ticket: session.record(Side::Client, event) });
+            let _ = up.send(Up::Close { ticket: session.record(Side::Client, event) });
         }
         self.table.remove(&id);
     }
@@ -375,11 +412,11 @@ fn note_refused(session: &Session, chan: u32, what: &str, why: &str) {
 }
 
 /// Begins the record of a channel that was asked for.
-fn asked(id: ChannelId, kind: &'static str) -> Event {
+pub(super) fn asked(id: ChannelId, kind: &'static str) -> Event {
     Event::map(chan_open::TYPE, id.number()).with(chan_open::KIND, kind)
 }
 
-fn note_open(session: &Session, event: Event, outcome: Result<(), &str>) -> Ticket {
+pub(super) fn note_open(session: &Session, event: Event, outcome: Result<(), &str>) -> Ticket {
     let event = event.with(chan_open::ACCEPTED, outcome.is_ok());
     session.record(
         Side::Client,

@@ -13,28 +13,52 @@ use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{Frozen, Ticket};
 use russh::ChannelOpenFailure;
 use russh::server::ChannelOpenHandle;
+use tokio::sync::mpsc;
 
+use super::channels::{self, note_open};
 use super::client::Answer;
-use super::farewell::{Finish, conclude};
+use super::farewell::{FAILED, Finish, conclude};
 use super::jump::{Direct, Jump};
-use super::relay::{Outer, frozen_end};
-use super::said::{Request, Told, Up};
+use super::menu::{Choice, Menu, Typed};
+use super::relay::{self, Outer, frozen_end};
+use super::said::{Request, Size, Told, Up};
 use super::watch;
 use crate::control::{self, Caller, Outcome, Reply};
-use crate::server::Door;
-use crate::session::{End, PanicEnds, Session};
+use crate::policy::{Grant, Wanted};
+use crate::server::{Door, Slot};
+use crate::session::{End, ForgetsTerminal, Introduction, PanicEnds, Purpose, Session};
+
+/// Requests that are kept for a target that the menu may lead to: a terminal, and as many variables as anybody sends.
+const KEPT_MAX: usize = 64;
 
 /// What a portal's channels have in common.
 pub(super) struct Desk {
     door: Door,
     /// The address that the client connected to: the one it can paste.
     local: SocketAddr,
+    /// The client's identification line.
+    software: Vec<u8>,
 }
 
 impl Desk {
     /// Sits down behind a door.
-    pub(super) fn new(door: Door, local: SocketAddr) -> Self {
-        Self { door, local }
+    pub(super) fn new(door: Door, local: SocketAddr, software: Vec<u8>) -> Self {
+        Self { door, local, software }
+    }
+
+    /// Opens a session for what was chosen; the error is the text for the person.
+    async fn open(&self, portal: &Session, choice: Choice) -> Result<(Arc<Session>, Grant, Slot), String> {
+        let identity = portal.identity().clone();
+        let policy = self.door.policy();
+        let Choice { target, role } = choice;
+        let wanted = Wanted { person: identity.person().to_owned(), target: Some(target), role: Some(role) };
+        // A reload may have changed the rules since the list was shown.
+        let grant = policy.authorize(&identity, &wanted).map_err(|denial| denial.client_text())?;
+        let portal = Some(portal.recording().id());
+        let introduction = Introduction { software: self.software.clone(), notice: String::new(), portal };
+        let purpose = Purpose::Work(grant.clone());
+        let (session, slot) = self.door.open(identity, purpose, &policy, &introduction).await?;
+        Ok((session, grant, slot))
     }
 
     /// Decides whether a channel may lead where the client asks; the error is the reason, for the record.
@@ -43,73 +67,177 @@ impl Desk {
     }
 }
 
+/// What follows when a channel's program is over.
+enum Next {
+    /// The channel ended.
+    Over,
+    /// It goes on to a target, with what was asked for it.
+    Go(Choice, Vec<Request>),
+}
+
 /// Serves one session channel of a portal.
 pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHandle, opened: Ticket) {
-    let session = Arc::clone(&outer.session);
-    let _guard = PanicEnds(Arc::clone(&session));
+    let portal = Arc::clone(&outer.session);
+    let _guard = PanicEnds(Arc::clone(&portal));
+    let _forgets = ForgetsTerminal(Arc::clone(&portal), outer.chan);
     if let Err(frozen) = opened.receipt().await {
-        session.end(frozen_end(&frozen));
+        portal.end(frozen_end(&frozen));
         return open.reject(ChannelOpenFailure::ConnectFailed).await;
     }
     open.accept().await;
-    let (gone, chan) = (outer.gone.clone(), outer.chan);
+    let gone = outer.gone.clone();
     let finish = tokio::select! {
         biased;
-        end = session.ended() => Finish::Ended(end),
+        end = portal.ended() => Finish::Ended(end),
         () = gone.cancelled() => Finish::ClientGone,
         served = serve(&mut outer, &desk) => match served {
-            Ok(()) => {
-                session.recent().forget(chan);
-                return session.note_last(End::quiet(CloseReason::Client, "the client left"));
-            }
+            Ok(Next::Over) => return portal.note_last(End::quiet(CloseReason::Client, "the client left")),
+            Ok(Next::Go(choice, asked)) => return go(outer, &desk, choice, asked).await,
             Err(frozen) => {
-                session.end(frozen_end(&frozen));
-                Finish::Ended(session.ended().await)
+                portal.end(frozen_end(&frozen));
+                Finish::Ended(portal.ended().await)
             }
         },
     };
     conclude(&outer, "the bastion", finish).await;
-    session.recent().forget(chan);
+}
+
+/// Leads the channel on into a session of its own, and serves that to its end.
+async fn go(outer: Outer, desk: &Desk, choice: Choice, asked: Vec<Request>) {
+    let portal = Arc::clone(&outer.session);
+    let opened = desk.open(&portal, choice).await;
+    let (session, grant, slot) = match opened {
+        Ok(opened) => opened,
+        Err(text) => {
+            // The channel's own end tells; a freeze shows there too.
+            let _ = say(&outer, lines(&outer, &format!("casemate: {text}\n")), true).await;
+            let _ = leave(&outer, FAILED).await;
+            return;
+        }
+    };
+    drop(portal.record(Side::Client, session.mention("opened", "")));
+    // What was typed ahead of the answer belongs to the portal, and ends there.
+    let (up, queue) = mpsc::unbounded_channel();
+    outer.guide.lead_on(Arc::clone(&session), up);
+    let outer = Outer { session: Arc::clone(&session), up: queue, ..outer };
+    let opened = note_open(&session, channels::asked(outer.id, "session"), Ok(()));
+    let asked = asked.into_iter().map(|request| {
+        let event = request.event(outer.chan, true);
+        session.recent().push(event.clone());
+        let ticket = session.record(Side::Client, event);
+        (request, ticket)
+    });
+    let asked = asked.collect();
+    let work = relay::resume(outer, grant, opened, asked);
+    let limits = async {
+        let end = tokio::select! {
+            end = portal.ended() => end,
+            end = session.overdue() => end,
+        };
+        session.end(end);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = limits => {}
+    }
+    slot.close(&session).await;
 }
 
 /// Waits for the program, runs it and ends the channel.
-async fn serve(outer: &mut Outer, desk: &Desk) -> Result<(), Frozen> {
-    let mut size = None;
+async fn serve(outer: &mut Outer, desk: &Desk) -> Result<Next, Frozen> {
+    let mut asked = Vec::new();
     let words = loop {
         match outer.up.recv().await {
             Some(Up::Ask { request, ticket, answer }) => {
                 drop(ticket.receipt().await?);
-                // What is asked of the bastion, it grants: a terminal, variables. Files it has none to transfer.
-                let success = !matches!(request, Request::Sftp);
+                let success = match request {
+                    Request::Shell | Request::Exec(_) => true,
+                    Request::Pty { .. } | Request::Env { .. } => asked.len() < KEPT_MAX,
+                    // The bastion has no files to transfer.
+                    Request::Subsystem(_) => false,
+                };
                 let event = Event::map(reply::TYPE, outer.chan).with(reply::TO, request.name());
                 let ticket = outer.session.record(Side::Target, event.with(reply::SUCCESS, success));
                 let _ = answer.send(Answer { success, ticket });
                 match request {
                     Request::Shell => break Vec::new(),
                     Request::Exec(words) => break words,
-                    Request::Pty { size: asked, .. } => size = Some(asked),
-                    Request::Env { .. } | Request::Sftp => {}
+                    Request::Pty { .. } | Request::Env { .. } if success => asked.push(request),
+                    Request::Pty { .. } | Request::Env { .. } | Request::Subsystem(_) => {}
                 }
             }
             Some(Up::Close { ticket }) => {
                 drop(ticket.receipt().await?);
-                return Ok(());
+                return Ok(Next::Over);
             }
+            Some(Up::Tell { request: Told::Resize(size), .. }) => resize(&mut asked, size),
             // Nobody reads what is typed here. It is in the record.
-            Some(Up::Tell { request: Told::Resize(now), .. }) => size = size.map(|_| now),
             Some(Up::Data { .. } | Up::Eof { .. } | Up::Tell { .. }) => {}
-            None => return Ok(()),
+            None => return Ok(Next::Over),
         }
     };
+    let size = asked.iter().find_map(|request| match request {
+        Request::Pty { size, .. } => Some(*size),
+        _ => None,
+    });
     let caller = Caller { session: &outer.session, local: desk.local };
     let reply = match (control::run(&desk.door, &caller, &words).await, size) {
         (Outcome::Reply(reply), _) => reply,
-        (Outcome::Watch(session), Some(size)) => return watch::run(outer, &session, size).await,
+        (Outcome::Watch(session), Some(size)) => {
+            watch::run(outer, &session, size).await?;
+            return Ok(Next::Over);
+        }
         (Outcome::Watch(_), None) => Reply::refused("watch draws into a terminal: write ssh -t"),
     };
     say(outer, lines(outer, &reply.out), false).await?;
     say(outer, lines(outer, &reply.err), true).await?;
-    leave(outer, reply.status).await
+    if words.is_empty()
+        && size.is_some()
+        && let Some(choice) = choose(outer, desk, &mut asked).await?
+    {
+        asked.push(Request::Shell);
+        return Ok(Next::Go(choice, asked));
+    }
+    leave(outer, reply.status).await?;
+    Ok(Next::Over)
+}
+
+/// Keeps a terminal's size as it is now.
+fn resize(asked: &mut [Request], now: Size) {
+    for request in asked {
+        if let Request::Pty { size, .. } = request {
+            *size = now;
+        }
+    }
+}
+
+/// Offers the menu and waits for the answer; none where the person leaves.
+async fn choose(outer: &mut Outer, desk: &Desk, asked: &mut [Request]) -> Result<Option<Choice>, Frozen> {
+    let ways = desk.door.policy().reachable(outer.session.identity());
+    let Some(mut menu) = Menu::of(&ways) else { return Ok(None) };
+    say(outer, lines(outer, &menu.text()), false).await?;
+    loop {
+        let bytes = match outer.up.recv().await {
+            Some(Up::Data { ticket, held: _held }) => ticket.receipt().await?.into_bytes(),
+            Some(Up::Tell { request: Told::Resize(size), .. }) => {
+                resize(asked, size);
+                continue;
+            }
+            Some(Up::Tell { .. } | Up::Ask { .. }) => continue,
+            Some(Up::Eof { .. } | Up::Close { .. }) | None => return Ok(None),
+        };
+        let (shown, choice) = match menu.typed(&bytes) {
+            Typed::Show(shown) => {
+                say(outer, lines(outer, &shown), false).await?;
+                continue;
+            }
+            Typed::Go(shown, choice) => (shown, Some(choice)),
+            Typed::Leave(shown) => (shown, None),
+        };
+        say(outer, lines(outer, &shown), false).await?;
+        return Ok(choice);
+    }
 }
 
 /// Ends the channel with a status.

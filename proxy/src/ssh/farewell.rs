@@ -39,6 +39,8 @@ pub(super) enum Finish {
     ClientGone,
     /// The session was ended.
     Ended(End),
+    /// The target refused what the client was told that it has.
+    Refused(&'static str),
     /// The client sent more than can be queued.
     Overrun,
 }
@@ -61,6 +63,12 @@ pub(super) async fn conclude(outer: &Outer, target: &str, finish: Finish) {
             note_closed(session, chan, &text);
             let status = (!exited).then_some(FAILED);
             farewell(outer, (!exited).then_some(text.as_str()), status).await;
+        }
+        Finish::Refused(what) => {
+            let text = format!("{target} refused the request {what}");
+            session.note_last(End::quiet(CloseReason::Target, text.as_str()));
+            note_closed(session, chan, &text);
+            farewell(outer, Some(&text), Some(FAILED)).await;
         }
         Finish::Overrun => {
             let text = "more was sent than the target takes";

@@ -16,6 +16,7 @@ mod flood;
 mod flow;
 pub(crate) mod jump;
 mod login;
+mod menu;
 pub(crate) mod pipe;
 mod relay;
 mod said;

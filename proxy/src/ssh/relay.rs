@@ -16,18 +16,20 @@ use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{Frozen, Ticket};
 use russh::server::{self, ChannelOpenHandle};
 use russh::{ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig, client};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Held};
-use super::client::{Asks, Down, Leg, connect};
+use super::channels::Guide;
+use super::client::{Answer, Asks, Down, Leg, connect};
 use super::farewell::{Finish, conclude, doom, line};
 use super::files::Files;
-use super::said::{Size, Told, Up};
+use super::said::{Request, Size, Told, Up};
+use crate::alerts::Kind;
 use crate::config::Target;
 use crate::policy::Grant;
-use crate::session::{End, PanicEnds, Session};
+use crate::session::{End, ForgetsTerminal, PanicEnds, Session};
 use crate::target::Unreachable;
 
 /// Small pieces of one stream are forwarded together up to this many bytes.
@@ -65,6 +67,8 @@ pub(super) struct Shape {
 /// The client's side of a channel.
 pub(super) struct Outer {
     pub(super) session: Arc<Session>,
+    /// Leads what comes next to another session.
+    pub(super) guide: Guide,
     /// The channel's number in the record.
     pub(super) chan: u32,
     pub(super) id: ChannelId,
@@ -82,9 +86,10 @@ pub(super) struct Outer {
 }
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
-pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
+pub(super) async fn run(outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
     let _guard = PanicEnds(Arc::clone(&outer.session));
-    let (session, chan) = (Arc::clone(&outer.session), outer.chan);
+    let session = Arc::clone(&outer.session);
+    let _forgets = ForgetsTerminal(Arc::clone(&session), outer.chan);
     let leg = tokio::select! {
         biased;
         _ = session.ended() => return open.reject(ChannelOpenFailure::ConnectFailed).await,
@@ -92,9 +97,52 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
         leg = reach(&session, &grant, &outer, opened) => leg,
     };
     open.accept().await;
+    work(outer, &grant, leg, Vec::new()).await;
+}
+
+/// Opens the target's side of a channel that exists already, and whose client was told that these requests succeeded.
+pub(super) async fn resume(outer: Outer, grant: Grant, opened: Ticket, asked: Vec<(Request, Ticket)>) {
+    let _guard = PanicEnds(Arc::clone(&outer.session));
+    let session = Arc::clone(&outer.session);
+    let leg = tokio::select! {
+        biased;
+        end = session.ended() => return conclude(&outer, &grant.target().name, Finish::Ended(end)).await,
+        () = outer.gone.cancelled() => return,
+        leg = reach(&session, &grant, &outer, opened) => leg,
+    };
+    work(outer, &grant, leg, asked).await;
+}
+
+/// Puts to the target what the client was told that it has. The error is the request that the target refused.
+async fn replay(leg: &Leg, asked: Vec<(Request, Ticket)>, patience: Duration) -> Result<(), &'static str> {
+    for (request, ticket) in asked {
+        let name = request.name();
+        let put = async {
+            drop(ticket.receipt().await.ok()?);
+            let (answer, answered) = oneshot::channel();
+            leg.asks.expect(name, answer);
+            request.send(&leg.write).await.ok()?;
+            let Answer { success, ticket } = answered.await.ok()?;
+            drop(ticket.receipt().await.ok()?);
+            success.then_some(())
+        };
+        // A variable that the target does not take is none that a person misses.
+        if !matches!(timeout(patience, put).await, Ok(Some(()))) && name != "env" {
+            return Err(name);
+        }
+    }
+    Ok(())
+}
+
+/// Relays until either side or the session ends, and says how it ended.
+async fn work(mut outer: Outer, grant: &Grant, leg: Result<Leg, Option<String>>, asked: Vec<(Request, Ticket)>) {
+    let session = Arc::clone(&outer.session);
     match leg {
         Ok(mut leg) => {
-            let finish = relay(&mut outer, &mut leg).await;
+            let finish = match replay(&leg, asked, session.limits().reply).await {
+                Ok(()) => relay(&mut outer, &mut leg).await,
+                Err(what) => Finish::Refused(what),
+            };
             conclude(&outer, &grant.target().name, finish).await;
             // What still waits for an answer gets none, before the goodbye takes its time.
             leg.asks.abandon();
@@ -112,7 +160,6 @@ pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle,
             conclude(&outer, &grant.target().name, Finish::Ended(end)).await;
         }
     }
-    session.recent().forget(chan);
 }
 
 /// Reaches the target and records the outcome; the error is the text for the person, none when recording froze.
@@ -145,6 +192,7 @@ fn note_unreachable(session: &Session, target: &Target, chan: u32, error: &Unrea
         .with(unreachable::ADDRESS, target.address())
         .with(unreachable::REASON, error.to_string());
     if let Some(offered) = error.host_key() {
+        session.alert(Kind::HostKeyChanged, format!("target {}: {error}", target.name));
         event = event.with(unreachable::HOST_KEY, offered);
     }
     drop(session.record(Side::Target, event));
@@ -156,7 +204,7 @@ pub(super) fn frozen_end(frozen: &Frozen) -> End {
 }
 
 async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
-    let Outer { session, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
+    let Outer { session, guide: _, chan, id, write, server, up, backlog, gone, overrun, shape, files: _ } = outer;
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape };
     let sent_close = CancellationToken::new();
     let upwards = async {

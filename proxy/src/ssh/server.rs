@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use casemate_recorder::transcript::event::{self, Event, Side, env, exec, pty, resize, shell, subsystem};
+use casemate_recorder::transcript::event::{self, Event, Side, resize};
 use russh::keys::{Certificate, HashAlg};
 use russh::server::{self, Auth, ChannelOpenHandle, Handler, PublicKeyOffer, Response, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig};
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::backlog::Backlog;
 use super::channels::{Channels, Way};
 use super::desk::Desk;
-use super::flow::{Ask, clip};
+use super::flow::Ask;
 use super::jump::{Direct, Jump, Origin};
 use super::login::{Exhausted, Login, Tries};
 use super::said::{Request, Size, Told};
@@ -169,10 +169,9 @@ impl Front {
         id: ChannelId,
         ask: Ask<'_>,
         request: Request,
-        event: impl FnOnce(bool) -> Event,
         session: &mut server::Session,
     ) -> Result<(), FrontError> {
-        let answered = self.channels.ask(id, ask, request, event).await;
+        let answered = self.channels.ask(id, ask, request).await;
         if answered {
             session.channel_success(id)?;
         } else {
@@ -293,7 +292,8 @@ impl Handler for Front {
                 let way = match (purpose, &self.approach) {
                     (Purpose::Work(grant), _) => Way::Target(grant),
                     (Purpose::Portal, Approach::Street { local }) => {
-                        Way::Portal(Arc::new(Desk::new(self.door.clone(), *local)))
+                        let software = introduction.software;
+                        Way::Portal(Arc::new(Desk::new(self.door.clone(), *local, software)))
                     }
                     // A connection inside a portal names a target by its making.
                     (Purpose::Portal, Approach::Jump(_)) => return Err(russh::Error::Inconsistent.into()),
@@ -416,15 +416,8 @@ impl Handler for Front {
     ) -> Result<(), Self::Error> {
         // The library leaves the end mark in place of opcodes that it does not know.
         let modes: Vec<_> = modes.iter().copied().filter(|(code, _)| *code != Pty::TTY_OP_END).collect();
-        let event = Event::map(pty::TYPE, id.number())
-            .with(pty::TERM, clip(term.as_bytes()))
-            .with(pty::COLS, cols)
-            .with(pty::ROWS, rows)
-            .with(pty::WIDTH, width)
-            .with(pty::HEIGHT, height)
-            .with(pty::MODES, encode_modes(&modes).as_slice());
         let request = Request::Pty { term: term.to_owned(), size: Size { cols, rows, width, height }, modes };
-        self.ask(id, Ask::Pty, request, |accepted| event.with(pty::ACCEPTED, accepted), session).await
+        self.ask(id, Ask::Pty, request, session).await
     }
 
     async fn env_request(
@@ -435,16 +428,12 @@ impl Handler for Front {
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
         let allowed = self.channels.session().is_some_and(|session| session.limits().env_passes(name));
-        let event = Event::map(env::TYPE, id.number())
-            .with(env::NAME, clip(name.as_bytes()))
-            .with(env::VALUE, clip(value.as_bytes()));
         let request = Request::Env { name: name.to_owned(), value: value.to_owned() };
-        self.ask(id, Ask::Env { allowed }, request, |accepted| event.with(env::ACCEPTED, accepted), session).await
+        self.ask(id, Ask::Env { allowed }, request, session).await
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut server::Session) -> Result<(), Self::Error> {
-        let event = |accepted: bool| Event::map(shell::TYPE, id.number()).with(shell::ACCEPTED, accepted);
-        self.ask(id, Ask::Shell, Request::Shell, event, session).await
+        self.ask(id, Ask::Shell, Request::Shell, session).await
     }
 
     async fn exec_request(
@@ -453,9 +442,7 @@ impl Handler for Front {
         command: &[u8],
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        let event = Event::map(exec::TYPE, id.number()).with(exec::COMMAND, clip(command));
-        let request = Request::Exec(command.to_vec());
-        self.ask(id, Ask::Exec, request, |accepted| event.with(exec::ACCEPTED, accepted), session).await
+        self.ask(id, Ask::Exec, Request::Exec(command.to_vec()), session).await
     }
 
     async fn subsystem_request(
@@ -464,9 +451,7 @@ impl Handler for Front {
         name: &str,
         session: &mut server::Session,
     ) -> Result<(), Self::Error> {
-        let event = Event::map(subsystem::TYPE, id.number()).with(subsystem::NAME, clip(name.as_bytes()));
-        let event = |accepted: bool| event.with(subsystem::ACCEPTED, accepted);
-        self.ask(id, Ask::Subsystem(name), Request::Sftp, event, session).await
+        self.ask(id, Ask::Subsystem(name), Request::Subsystem(name.to_owned()), session).await
     }
 
     async fn window_change_request(
@@ -525,24 +510,5 @@ impl Handler for Front {
     async fn streamlocal_forward(&mut self, path: &str, _: &mut server::Session) -> Result<bool, Self::Error> {
         self.channels.refused(0, &format!("streamlocal-forward of {path}"), "nothing is forwarded back");
         Ok(false)
-    }
-}
-
-/// Encodes terminal modes as on the wire (RFC 4254 §8).
-fn encode_modes(modes: &[(Pty, u32)]) -> Vec<u8> {
-    let mut encoded: Vec<u8> =
-        modes.iter().flat_map(|(code, value)| std::iter::once(*code as u8).chain(value.to_be_bytes())).collect();
-    encoded.push(Pty::TTY_OP_END as u8);
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn terminal_modes_are_recorded_as_on_the_wire() {
-        assert_eq!(encode_modes(&[(Pty::ECHO, 1), (Pty::VINTR, 3)]), [53, 0, 0, 0, 1, 1, 0, 0, 0, 3, 0]);
-        assert_eq!(encode_modes(&[]), [0]);
     }
 }

@@ -20,13 +20,17 @@ impl Journal {
         if let Some(error) = turn.failed.take() {
             return Err(error);
         }
+        let begin_us = self.sink.queue.now().boot_us;
         if turn.must_sync || turn.checkpoint {
             // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
             self.sink.sync_placed()?;
         }
-        if self.sink.journal.buffered() > 0 {
+        let writes = self.sink.journal.buffered() > 0;
+        if writes {
             self.sink.journal.write()?;
+            self.sink.queue.meters().written(turn.taken);
         }
+        let mut disk_us = self.sink.queue.now().boot_us.saturating_sub(begin_us);
         // A frozen recorder writes what closes sessions, and lets nothing on.
         if self.sink.queue.frozen().is_none() {
             for (shared, number) in &turn.moved {
@@ -45,15 +49,20 @@ impl Journal {
                 !self.unsynced.is_empty() && now.boot_us.saturating_sub(self.synced_at_us) >= PROCESS_SYNC_EVERY_US
             }
         };
-        if due || turn.must_sync || turn.checkpoint {
+        let syncs = due || turn.must_sync || turn.checkpoint;
+        if syncs {
             self.sink.sync_placed()?;
             self.sink.journal.sync()?;
+            disk_us = disk_us.saturating_add(self.sink.queue.now().boot_us.saturating_sub(now.boot_us));
             self.synced_at_us = now.boot_us;
             for (shared, number) in self.unsynced.drain(..) {
                 if self.sink.queue.frozen().is_none() {
                     shared.publish(Watermark::Durable, number);
                 }
             }
+        }
+        if writes || syncs {
+            self.sink.queue.meters().committed(disk_us);
         }
         self.after_sync(turn, now)
     }
@@ -62,6 +71,7 @@ impl Journal {
     fn after_sync(&mut self, turn: Turn, now: Stamp) -> io::Result<()> {
         if turn.checkpoint || !turn.slips.is_empty() {
             let note = self.sink.log.checkpoint()?;
+            self.sink.queue.meters().checkpoint(note.checkpoint.size, now.wall_us);
             for (session, reply) in turn.slips {
                 let slip = Slip::new(note.clone(), session).map_err(io::Error::other)?;
                 // Whoever no longer waits does not need the slip.

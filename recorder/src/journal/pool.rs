@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::Fs;
@@ -36,6 +37,8 @@ pub struct Pool {
     dir: PathBuf,
     file_len: u64,
     files_max: usize,
+    /// Files that hold something; beside the state, so that who asks waits for no disk.
+    in_use: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -44,12 +47,27 @@ impl Pool {
     /// Describes the pool in `dir`, of at most `files_max` files of `file_len` bytes, a multiple of 1 MiB.
     pub fn new(fs: Arc<dyn Fs>, dir: PathBuf, file_len: u64, files_max: usize) -> Self {
         // One is written, one lies ready, one is being materialised: with less the journal could not turn over.
-        Self { fs, dir, file_len, files_max: files_max.max(3), state: Mutex::default(), changed: Condvar::new() }
+        let files_max = files_max.max(3);
+        Self {
+            fs,
+            dir,
+            file_len,
+            files_max,
+            in_use: AtomicU64::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     /// Returns how long each file is.
     pub fn file_len(&self) -> u64 {
         self.file_len
+    }
+
+    /// Returns how many bytes the files that hold something have, and how many all files may have.
+    pub fn bytes(&self) -> (u64, u64) {
+        let of = |files: u64| self.file_len.saturating_mul(files);
+        (of(self.in_use.load(Ordering::Relaxed)), of(self.files_max as u64))
     }
 
     /// Returns how many bytes on disk a start still needs: a file to write and one that lies ready.
@@ -74,6 +92,7 @@ impl Pool {
     pub fn adopt_leftovers(&self, in_use: usize) -> io::Result<()> {
         let mut state = self.state();
         state.total = in_use;
+        self.in_use.store(in_use as u64, Ordering::Relaxed);
         for name in self.fs.list(&self.dir)? {
             let Some(number) = name.strip_suffix(SUFFIX).and_then(|stem| stem.parse::<u64>().ok()) else { continue };
             state.made = state.made.max(number + 1);
@@ -97,6 +116,7 @@ impl Pool {
         let mut state = self.state();
         loop {
             if let Some(path) = state.ready.pop_front() {
+                self.in_use.fetch_add(1, Ordering::Relaxed);
                 self.changed.notify_all();
                 return Ok(path);
             }
@@ -119,6 +139,9 @@ impl Pool {
         // One that cannot be looked at is no use either.
         let whole = self.is_whole(&path).unwrap_or(false);
         let mut state = self.state();
+        // Under the lock, so that it cannot fall below zero.
+        let in_use = self.in_use.load(Ordering::Relaxed);
+        self.in_use.store(in_use.saturating_sub(1), Ordering::Relaxed);
         if whole {
             state.ready.push_back(path);
         } else {

@@ -13,6 +13,7 @@ use super::leaves::NodeLog;
 use super::record::{Place, RecordHead};
 use super::thread::random;
 use crate::error::Frozen;
+use crate::figures::Taken;
 use crate::fs::{File, Fs, SharedFile};
 use crate::keeper::{self, Job, part_path};
 use crate::log::leaf::Leaf;
@@ -50,6 +51,8 @@ pub(super) struct Turn {
     pub(super) jobs: Vec<Job>,
     /// Sessions whose events are in this turn, with the last number.
     pub(super) moved: Vec<(Arc<Shared>, u64)>,
+    /// Bytes of streams in this turn.
+    pub(super) taken: Taken,
     /// Whether a checkpoint is due, and who waits for it.
     pub(super) checkpoint: bool,
     pub(super) slips: Vec<(SessionId, SlipReply)>,
@@ -140,6 +143,7 @@ impl Sink {
     }
 
     fn put(&mut self, session: SessionId, part: &mut Part, built: Built) -> io::Result<()> {
+        self.queue.meters().block(built.bytes.len() as u64);
         if part.live.is_none() {
             part.live = self.begin_part(session, built.segment_no)?;
         }

@@ -30,6 +30,7 @@ use crate::secrets::Secrets;
 use crate::session::{Item, Session, Shared};
 use crate::transcript::Stamp;
 use crate::transcript::block::{Compressor, SessionId};
+use crate::transcript::chain::TRAILER_LEN;
 use crate::transcript::event::{Event, Lane, Side, clock};
 use crate::transcript::head::{Durability, FORMAT_VERSION, Head, TranscriptKind};
 use crate::transcript::seal::CloseReason;
@@ -246,6 +247,9 @@ impl Journal {
             && live.closing.is_none()
             && !items.is_empty()
         {
+            for item in &items {
+                self.sink.turn.taken.add(item.side, item.event.wire_len());
+            }
             append(&mut live.writer, &items, |writer, lane| {
                 self.sink.cut(shared.id, &mut live.part, writer, lane, &mut self.compressor);
             });
@@ -416,6 +420,7 @@ impl Journal {
     fn segment_done(&mut self, finished: &FinishedSegment) {
         let wall_us = self.sink.queue.now().wall_us;
         self.log_segment(finished, wall_us, None);
+        self.sink.queue.meters().sealed(finished.bytes.saturating_sub(TRAILER_LEN as u64));
         let Some(live) = self.sessions.get_mut(&finished.session) else { return };
         live.segments.push(leaves::segment_ref(finished));
         let all_done = live.segments.len() as u64 == u64::from(live.writer.chain().segment_no()) + 1;
@@ -433,6 +438,7 @@ impl Journal {
         self.sink.leaf(&leaves::segment(finished, wall_us));
         self.sink.turn.checkpoint = true;
         self.sink.turn.must_sync = true;
+        self.sink.queue.meters().to_ship();
         self.sink.turn.publish.push(Job::Publish {
             session: finished.session,
             segment_no: finished.segment_no,
@@ -493,6 +499,8 @@ impl Journal {
             }
             self.keep_up(session, now);
         }
+        let buffered = |live: &mut Live| Lane::ALL.map(|lane| live.writer.buffered_len(lane)).iter().sum::<usize>();
+        self.sink.queue.meters().waiting(self.sessions.values_mut().map(buffered).sum::<usize>() as u64);
         // The control transcript is always there; only others are worth a HEADS.
         if self.sessions.len() > 1 && now.boot_us.saturating_sub(self.heads_at_us) >= HEADS_EVERY_US {
             self.heads_at_us = now.boot_us;

@@ -219,6 +219,14 @@ impl Event {
             _ => Bytes::new(),
         }
     }
+
+    /// Returns how long [`Event::wire_bytes`] is.
+    pub fn wire_len(&self) -> usize {
+        match (&self.body, self.get(extended::DATA)) {
+            (Body::Stream(data), _) | (_, Some(Value::Bytes(data))) => data.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// An event with its place in the session and its time.
@@ -479,6 +487,8 @@ vocabulary! {
     111 daemon "daemon" Meta { 1 WHAT "what", 2 VERSION "version", 3 REASON "reason" }
     /// A session of another transcript was opened or closed.
     112 session "session" Meta { 1 ID "id", 2 WHAT "what", 3 PERSON "person", 4 TARGET "target", 5 ROLE "role", 6 REASON "reason" }
+    /// An alert that the bastion raised, whether or not somebody was told: what kind, in words, about which session.
+    113 alert "alert" Meta { 1 WHAT "what", 2 TEXT "text", 3 SESSION "session" }
 
     /// Bytes that were not recorded: how many, which way, and their BLAKE3.
     120 gap "gap" Meta { 1 REASON "reason", 2 SIDE "side", 3 BYTES "bytes", 4 BLAKE3 "blake3" }

@@ -9,6 +9,7 @@ mod doubts;
 mod log;
 mod report;
 mod session;
+pub(crate) mod textfile;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// The trust file.
     pub trust: Option<PathBuf>,
+    /// Where Prometheus' node exporter finds what came of it.
+    pub textfile: Option<PathBuf>,
     /// What must open every session; where given, each event is decrypted and read as well.
     pub identities: Vec<Identity>,
     /// Whether the SHA-256 of every segment is computed as well.
@@ -207,6 +210,9 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
         newest.for_each(|note| state.advance(note));
         state.opened = findings.last_trial;
         state.write()?;
+    }
+    if let Some(file) = &options.textfile {
+        textfile::write(file, &findings)?;
     }
     report::write(&findings, trust.as_ref(), options.json, out)?;
     Ok(findings.exit)

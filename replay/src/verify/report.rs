@@ -46,12 +46,12 @@ impl Findings {
         }
     }
 
-    fn count(&self, status: Status) -> usize {
+    pub(super) fn count(&self, status: Status) -> usize {
         self.sessions.iter().filter(|judged| judged.status == status).count()
     }
 
     /// The newest moment up to which every node is anchored, in microseconds since 1970.
-    fn as_of_us(&self) -> Option<u64> {
+    pub(super) fn as_of_us(&self) -> Option<u64> {
         self.nodes.iter().map(NodeFacts::as_of_us).min().flatten()
     }
 

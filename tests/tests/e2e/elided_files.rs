@@ -116,18 +116,19 @@ fn a_program_that_is_no_scp_after_all_is_recorded_whole() {
 #[test]
 fn after_a_kill_the_running_digest_covers_what_the_target_holds() {
     let mut lab = lab();
-    let local = file(&lab, "local", 48 << 20, 7);
+    let mib = pick(48, 1024);
+    let local = file(&lab, "local", (mib << 20) as usize, 7);
     let source = fs::read(&local).unwrap();
     for round in 0..pick(2, 20) {
         let there = lab.dir.join(format!("there{round}"));
         let batch = lab.dir.join("batch");
         fs::write(&batch, format!("put {} {}\n", local.display(), there.display())).unwrap();
-        // Slow enough to be hit in the middle: about 12 MB/s.
+        // Slow enough to be hit in the middle: about 12 MB/s, or 200 where there is more.
         let mut sftp = lab.client.program("sftp");
-        sftp.args(["-q", "-l", "100000", "-b"]).arg(&batch).arg("through");
+        sftp.args(["-q", "-l", &(mib * 2000).to_string(), "-b"]).arg(&batch).arg("through");
         let mut sftp = sftp.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let size = || fs::metadata(&there).map_or(0, |meta| meta.len());
-        let least = (2 + 3 * (round % 10)) << 20;
+        let least = ((2 + 3 * (round % 10)) << 20) * mib / 48;
         assert!(wait_until(PATIENCE, || size() > least), "the transfer is under way");
         lab.bastion.kill_nine();
         sftp.wait().unwrap();

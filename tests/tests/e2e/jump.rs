@@ -8,7 +8,7 @@ use casemate_tests::client::Route;
 use casemate_tests::keys;
 use casemate_tests::noise::Noise;
 use casemate_tests::process::{Done, nothing, run, wait_until};
-use casemate_tests::rig::{Lab, Options, PORTAL};
+use casemate_tests::rig::{self, Lab, Options, PORTAL};
 use casemate_tests::sshd::free_port;
 
 use super::control_says;
@@ -176,61 +176,56 @@ fn others_on_a_forwarded_port_must_prove_the_same_person() {
     let dir = tempfile::tempdir().unwrap();
     let bob = dir.path().join("bob");
     let public = keys::make(&bob, "ed25519").unwrap();
-    let more = format!(
-        "[[person]]\nname = \"bob\"\nkeys = [\"{public}\"]\nduties = [\"admin\"]\n[[access]]\nperson = \"bob\"\n\
-         targets = [\"web1\"]\nroles = [\"{}\"]\n",
-        casemate_tests::sshd::current_user().unwrap()
-    );
+    let more = rig::person("bob", &[&public], "admin") + &rig::access("bob").unwrap();
     let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
-    let (local, open) = (free_port().unwrap(), free_port().unwrap());
-    let forward = |port: u16| {
-        let mut ssh = lab.client.program("ssh");
-        ssh.args(["-N", "-g", "-o", "ExitOnForwardFailure=yes", "-L", &format!("0.0.0.0:{port}:web1:22"), PORTAL]);
-        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    };
-    let mut forwards = [forward(local), forward(open)];
-    let listens = |port: u16| casemate_tests::client::greets(port);
-    wait_until(Duration::from_secs(20), || listens(local) && listens(open));
+    let local = free_port().unwrap();
+    let mut ssh = lab.client.program("ssh");
+    ssh.args(["-N", "-o", "ExitOnForwardFailure=yes", "-L", &format!("127.0.0.1:{local}:web1:22"), PORTAL]);
+    let mut forward = ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(Duration::from_secs(20), || casemate_tests::client::greets(local));
     let stranger = dir.path().join("stranger");
     keys::make(&stranger, "ed25519").unwrap();
-    let through = |address: &str, identity: &std::path::Path, port: u16| {
+    let through = |identity: &std::path::Path| {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
         ssh.args(["-o", &format!("UserKnownHostsFile={}", lab.client.known_hosts().display())]);
-        ssh.args(["-o", "HostKeyAlias=web1", "-o", "StrictHostKeyChecking=yes", "-p", &port.to_string()]);
-        ssh.arg("-i").arg(identity).args(["-l", &lab.target.user, address, "echo in"]);
+        ssh.args(["-o", "HostKeyAlias=web1", "-o", "StrictHostKeyChecking=yes", "-p", &local.to_string()]);
+        ssh.arg("-i").arg(identity).args(["-l", &lab.target.user, "127.0.0.1", "echo in"]);
         run(&mut ssh, nothing(), PATIENCE).unwrap()
     };
     // The person themselves, from their own machine, with their own key.
-    let done = through("127.0.0.1", &lab.identity(), local);
+    let done = through(&lab.identity());
     assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
     // Another user of that machine: without a key, and with one that leads to the target under their own name.
     for other in [&stranger, &bob] {
-        let done = through("127.0.0.1", other, local);
+        let done = through(other);
         assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", other.display());
         assert!(done.err().contains("Permission denied (publickey)"), "{}", done.err());
     }
-    // Another machine, even with the person's own key.
-    if let Some(address) = other_address() {
-        let done = through(&address, &lab.identity(), open);
-        assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", done.err());
-    }
-    for forward in &mut forwards {
-        forward.kill().unwrap();
-        forward.wait().unwrap();
-    }
+    forward.kill().unwrap();
+    forward.wait().unwrap();
+    // Another machine, where the port was forwarded for all (`ssh -g`): the client names it, and it gets no channel at all.
+    let script = r#"
+import sys, paramiko
+host, port, user, key = sys.argv[1:]
+transport = paramiko.Transport((host, int(port)))
+transport.connect(username=user, pkey=paramiko.Ed25519Key.from_private_key_file(key))
+for origin in [("192.0.2.7", 40022), ("192.0.2.7", 65535), ("2001:db8::7", 1)]:
+    try:
+        transport.open_channel("direct-tcpip", ("web1", 22), origin)
+        print("open")
+    except paramiko.ChannelException as error:
+        print(error.code)
+transport.close()
+"#;
+    let done = super::session::paramiko_at(&lab, lab.bastion.port, "alice", &lab.identity(), script);
+    // 1: administratively prohibited (RFC 4254, 5.1).
+    assert_eq!(done.out(), "1\n1\n1\n", "{}", done.err());
     lab.bastion.stop();
     let vault = lab.vault();
     assert_eq!(vault.of_kind("session").unwrap().len(), 1);
     let user = format!("\"name\":\"{}\"", lab.target.user);
     assert!(control_says(&vault, "auth", &[&user, "1 keys offered", "\"accepted\":0"]), "who tried is on record");
-}
-
-/// An address of this machine that is not loopback: to the client, whoever comes from there is another machine. Its packets
-/// stay on this machine all the same. Without one there is nobody else to try with.
-fn other_address() -> Option<String> {
-    let done = run(Command::new("hostname").arg("-I"), nothing(), PATIENCE).ok()?;
-    done.out().split_whitespace().find(|address| !address.contains(':')).map(str::to_owned)
 }
 
 #[test]
@@ -265,4 +260,109 @@ fn the_end_of_a_portal_ends_what_is_inside() {
     let session = vault.transcript(row["session"].as_str().unwrap()).unwrap();
     assert!(session.of("ended").any(|event| event.to_string().contains("the portal session ended: ended by alice")));
     assert_eq!(vault.verify(&[]).unwrap().exit, 4, "self-asserted, and otherwise clean");
+}
+
+#[test]
+fn a_client_that_vanishes_is_gone_from_the_record_within_seconds() {
+    let lab = Lab::start().unwrap();
+    for (round, route) in [Route::Through, Route::Inside].into_iter().enumerate() {
+        let mut ssh = lab.client.ssh(route, &[]);
+        let mut child = ssh.arg("echo ready; cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        // SIGKILL: neither an end of file nor a goodbye, and the helper of a jump finds its pipe closed.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let start = std::time::Instant::now();
+        lab.vault().settle(round + 1, Duration::from_secs(20)).unwrap();
+        // Two seconds for the target to notice, one for the vault, and slack.
+        assert!(start.elapsed() < Duration::from_secs(7), "{route:?}: {:?}", start.elapsed());
+    }
+}
+
+/// Where host certificates are not known, the bastion's own host key stands for every target: one plain line each.
+#[test]
+fn a_plain_line_for_a_target_holds_the_bastions_key() {
+    let lab = Lab::start().unwrap();
+    let key = lab.bastion.host_key().unwrap();
+    let known = |line: &str| {
+        let file = lab.dir.join("plain");
+        std::fs::write(&file, format!("[127.0.0.1]:{} {key}\n{line}\n", lab.bastion.port)).unwrap();
+        let config = std::fs::read_to_string(lab.client.config()).unwrap();
+        let config = config.replace(&lab.client.known_hosts().display().to_string(), &file.display().to_string());
+        let path = lab.dir.join("plain_config");
+        std::fs::write(&path, config).unwrap();
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-F").arg(path).args([Route::Inside.host(), "echo in"]);
+        run(&mut ssh, nothing(), PATIENCE).unwrap()
+    };
+    let done = known(&format!("web1 {key}"));
+    assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
+    // The target's own key is what a client has pinned that went there straight before. It must notice the difference.
+    let done = known(&format!("web1 {}", lab.target.host_key().unwrap()));
+    assert_eq!((done.out().as_str(), done.code()), ("", 255));
+    assert!(done.err().contains("Host key verification failed"), "{}", done.err());
+    // An authority that is not ours vouches for nothing.
+    let other = keys::make(&lab.dir.join("other_authority"), "ed25519").unwrap();
+    let done = known(&format!("@cert-authority web1 {other}"));
+    assert_eq!((done.out().as_str(), done.code()), ("", 255));
+}
+
+/// Whoever is through the first door is not through the second: it has the same deadlines and limits.
+#[test]
+fn what_is_inside_has_its_own_grace_and_limits() {
+    let limits = "login_grace = \"3s\"\nchannels = 4".parse().unwrap();
+    let lab = Lab::with(&Options { limits, ..Options::default() }).unwrap();
+    let script = r#"
+import sys, time, paramiko
+host, port, user, key = sys.argv[1:]
+transport = paramiko.Transport((host, int(port)))
+transport.connect(username=user, pkey=paramiko.Ed25519Key.from_private_key_file(key))
+def inside(origin=("127.0.0.1", 65535)):
+    return transport.open_channel("direct-tcpip", ("web1", 22), origin)
+# Silent: greeted, and closed when the grace is over.
+silent, start = inside(), time.time()
+silent.settimeout(20)
+first = silent.recv(4)
+while silent.recv(65536):
+    pass
+print("silent", first.decode(), 2 < time.time() - start < 10)
+# Not SSH at all, and much of it.
+noise = inside()
+noise.settimeout(20)
+sent = 0
+try:
+    for _ in range(1024):
+        noise.sendall(b"GET / HTTP/1.0\r\n" * 4096)
+        sent += 1
+except (OSError, EOFError):
+    pass
+print("noise", sent < 1024, noise.closed or noise.recv(1 << 20) is not None)
+# More than a portal may have.
+kept, refused = [], 0
+for _ in range(10):
+    try:
+        kept.append(inside())
+    except paramiko.ChannelException as error:
+        refused = error.code
+print("many", len(kept) <= 4, refused)
+for one in kept:
+    one.close()
+time.sleep(1)
+# And still a way in.
+again = paramiko.Transport(inside(("", 0)))
+again.connect(username=LOGIN, pkey=paramiko.Ed25519Key.from_private_key_file(key))
+channel = again.open_session()
+channel.exec_command("echo in; exit 9")
+print("again", channel.makefile().read().decode().strip(), channel.recv_exit_status())
+transport.close()
+"#;
+    let script = script.replace("LOGIN", &format!("{:?}", lab.target.user));
+    let before = casemate_tests::process::rss(lab.bastion.process.pid);
+    let done = super::session::paramiko_at(&lab, lab.bastion.port, "alice", &lab.identity(), &script);
+    // 4: resource shortage (RFC 4254, 5.1).
+    let expected = "silent SSH- True\nnoise True True\nmany True 4\nagain in 9\n";
+    assert_eq!((done.out().as_str(), done.code()), (expected, 0), "{}", done.err());
+    let grown = casemate_tests::process::rss(lab.bastion.process.pid).saturating_sub(before);
+    assert!(grown < 48 << 20, "the bastion grew by {grown} bytes");
 }

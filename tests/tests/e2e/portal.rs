@@ -7,7 +7,7 @@ use casemate_tests::client::Route;
 use casemate_tests::keys;
 use casemate_tests::process::{Done, nothing, run, wait_until};
 use casemate_tests::pty::Terminal;
-use casemate_tests::rig::{Lab, Options, PORTAL};
+use casemate_tests::rig::{self, Lab, Options, PORTAL};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,8 +69,9 @@ fn a_greeting_says_who_and_where_to_and_its_lines_work_when_pasted() {
 fn in_a_terminal_lines_begin_at_the_left() {
     let lab = Lab::start().unwrap();
     let mut terminal = Terminal::start(&lab.client.ssh_to(PORTAL, &["-tt"]), 120, 40).unwrap();
-    terminal.expect("@cert-authority", PATIENCE).unwrap();
-    terminal.wait(PATIENCE).unwrap();
+    terminal.expect("Enter to leave: ", PATIENCE).unwrap();
+    terminal.type_in(b"\r").unwrap();
+    assert_eq!(terminal.wait(PATIENCE).unwrap().code(), Some(0));
     let screen = terminal.screen();
     assert!(screen.windows(2).filter(|pair| pair[1] == b'\n').all(|pair| pair[0] == b'\r'), "{:?}", terminal.text());
 }
@@ -99,7 +100,7 @@ fn an_auditor_sees_and_ends_everybodys_sessions_and_an_admin_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let person = |name: &str, duty: &str| {
         let public = keys::make(&dir.path().join(name), "ed25519").unwrap();
-        format!("[[person]]\nname = \"{name}\"\nkeys = [\"{public}\"]\nduties = [\"{duty}\"]\n")
+        rig::person(name, &[&public], duty)
     };
     let lab = Lab::with(&Options { more: person("bob", "admin") + &person("erin", "auditor"), ..Options::default() })
         .unwrap();
@@ -150,7 +151,7 @@ fn an_auditor_sees_and_ends_everybodys_sessions_and_an_admin_their_own() {
 fn an_auditor_watches_a_session_and_no_byte_of_it_reaches_their_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let public = keys::make(&dir.path().join("erin"), "ed25519").unwrap();
-    let more = format!("[[person]]\nname = \"erin\"\nkeys = [\"{public}\"]\nduties = [\"auditor\"]\n");
+    let more = rig::person("erin", &[&public], "auditor");
     let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
     let identity = format!("IdentityFile={}", dir.path().join("erin").display());
     let erin = ["-o", identity.as_str(), "-l", "erin"];
@@ -198,4 +199,41 @@ fn an_auditor_watches_a_session_and_no_byte_of_it_reaches_their_terminal() {
     });
     assert!(seen, "who looked, at what, and what they saw is on record");
     assert!(super::control_says(&vault, "session", &["watched", "by erin", &id]));
+}
+
+#[test]
+fn a_menu_leads_on_to_a_target_and_its_session_begins_there() {
+    let lab = Lab::start().unwrap();
+    let mut terminal = Terminal::start(&lab.client.ssh_to(PORTAL, &["-tt"]), 91, 31).unwrap();
+    terminal.expect(&format!("  1  {}@web1", lab.target.user), PATIENCE).unwrap();
+    terminal.expect("Enter to leave: ", PATIENCE).unwrap();
+    terminal.type_in(b"7\r").unwrap();
+    terminal.expect("There is no 7 in the list.", PATIENCE).unwrap();
+    terminal.resize(92, 32).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_in(b"1\r").unwrap();
+    // Not before it is there: what is typed ahead belongs to the menu.
+    std::thread::sleep(Duration::from_secs(1));
+    terminal.type_in(b"echo on-target-$((40+2)) $(stty size)\r").unwrap();
+    terminal.expect("on-target-42 32 92", PATIENCE).unwrap();
+    terminal.resize(93, 33).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_in(b"echo now-$(stty size); exit 5\r").unwrap();
+    terminal.expect("now-33 93", PATIENCE).unwrap();
+    assert_eq!(terminal.wait(PATIENCE).unwrap().code(), Some(5));
+    assert!(terminal.text().contains("casemate-slip"), "a shell ends with a slip: {}", terminal.text());
+
+    lab.vault().settle_kind("portal", 1, Duration::from_secs(10)).unwrap();
+    let vault = lab.vault();
+    let session = super::only_session(&vault);
+    let portal = vault.of_kind("portal").unwrap()[0]["session"].as_str().unwrap().to_owned();
+    assert_eq!(session.of("identity").next().unwrap()["portal"].as_str(), Some(portal.as_str()));
+    let typed = String::from_utf8(session.bytes("ssh.in")).unwrap();
+    assert!(typed.starts_with("echo on-target"), "{typed}");
+    assert_eq!(session.of("ssh.pty").next().unwrap()["cols"].as_u64(), Some(92), "the size as it was then");
+    assert!(session.says("ssh.exit", "\"status\":5"));
+    let portal = vault.transcript(&portal).unwrap();
+    assert_eq!(portal.bytes("ssh.in"), b"7\r1\r");
+    assert!(portal.says("session", "opened"));
+    assert_eq!(vault.verify(&[]).unwrap().exit, 4, "self-asserted, and otherwise clean");
 }

@@ -250,7 +250,7 @@ pub(crate) fn paramiko(lab: &Lab, script: &str) -> Done {
     paramiko_at(lab, lab.bastion.port, &casemate_tests::rig::login(), &lab.identity(), script)
 }
 
-fn paramiko_at(lab: &Lab, port: u16, login: &str, identity: &Path, script: &str) -> Done {
+pub(crate) fn paramiko_at(lab: &Lab, port: u16, login: &str, identity: &Path, script: &str) -> Done {
     let path = lab.dir.join("script.py");
     fs::write(&path, script).unwrap();
     // Debian's own Python, which has Debian's paramiko.

@@ -17,12 +17,12 @@ const WAITS: &str = "the disk that records this session does not answer";
 const AGAIN: &str = "the disk answers again";
 
 /// `strace` on the daemon as it is: every `fdatasync` takes that much longer.
-struct Slow {
+pub(super) struct Slow {
     strace: Child,
 }
 
 impl Slow {
-    fn disk(lab: &Lab, seconds: u64) -> Self {
+    pub(super) fn disk(lab: &Lab, seconds: u64) -> Self {
         let log = lab.dir.join("strace.log");
         let mut strace = Command::new(find_program("strace").unwrap());
         strace.args(["-f", "-q", "-e", "trace=fdatasync", "-e"]);
@@ -42,7 +42,7 @@ impl Slow {
     }
 
     /// Lets the disk answer as ever.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         // Interrupted, not killed: it lets go of the process in good order.
         let _ = Command::new("kill").arg("-INT").arg(self.strace.id().to_string()).status();
         let _ = self.strace.wait();

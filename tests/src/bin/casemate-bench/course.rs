@@ -21,17 +21,25 @@ pub(crate) enum Mode {
     ProcessClear,
     /// As `Causal`, in the clear.
     CausalClear,
+    /// As `Process`, with the content of files counted and hashed instead of recorded.
+    ProcessHash,
+    /// As `Causal`, likewise.
+    CausalHash,
 }
 
 impl Mode {
     fn options(self) -> Options {
         let durability = match self {
-            Self::Process | Self::ProcessClear => "process",
-            Self::Causal | Self::CausalClear => "causal",
+            Self::Process | Self::ProcessClear | Self::ProcessHash => "process",
+            Self::Causal | Self::CausalClear | Self::CausalHash => "causal",
             Self::Strict => "strict",
         };
         let clear = matches!(self, Self::ProcessClear | Self::CausalClear);
-        Options { durability: Some(durability.to_owned()), clear, ..Options::default() }
+        let hash = matches!(self, Self::ProcessHash | Self::CausalHash);
+        let content = hash.then(|| "hash".to_owned());
+        // For the measure of many channels at once.
+        let limits = [("channels".to_owned(), 100.into())].into_iter().collect();
+        Options { durability: Some(durability.to_owned()), clear, content, limits, ..Options::default() }
     }
 }
 
@@ -47,13 +55,15 @@ pub(crate) enum Way {
 
 impl Way {
     /// All ways, in the order of the table.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Direct,
         Self::Bastion(Mode::Process),
         Self::Bastion(Mode::Causal),
         Self::Bastion(Mode::Strict),
         Self::Bastion(Mode::ProcessClear),
         Self::Bastion(Mode::CausalClear),
+        Self::Bastion(Mode::ProcessHash),
+        Self::Bastion(Mode::CausalHash),
         Self::Inside(Mode::Process),
         Self::Inside(Mode::Causal),
         Self::Jump,
@@ -68,11 +78,15 @@ impl Way {
             Self::Bastion(Mode::Strict) => "strict",
             Self::Bastion(Mode::ProcessClear) => "process-clear",
             Self::Bastion(Mode::CausalClear) => "causal-clear",
+            Self::Bastion(Mode::ProcessHash) => "process-hash",
+            Self::Bastion(Mode::CausalHash) => "causal-hash",
             Self::Inside(Mode::Process) => "inside-process",
             Self::Inside(Mode::Causal) => "inside-causal",
             Self::Inside(Mode::Strict) => "inside-strict",
             Self::Inside(Mode::ProcessClear) => "inside-process-clear",
             Self::Inside(Mode::CausalClear) => "inside-causal-clear",
+            Self::Inside(Mode::ProcessHash) => "inside-process-hash",
+            Self::Inside(Mode::CausalHash) => "inside-causal-hash",
             Self::Jump => "jump",
         }
     }

@@ -53,11 +53,13 @@ fn main() -> Result<()> {
         "medians of {}, transfers of {} MiB; x = time against direct ssh in the same run",
         plan.runs, plan.mib
     ))?;
-    let measures: [(&str, Measure); 10] = [
+    let measures: [(&str, Measure); 12] = [
         ("zeros", measures::zeros),
         ("random", measures::random),
         ("up", measures::up),
         ("sftp", measures::sftp),
+        ("scp", measures::scp),
+        ("channels", measures::channels),
         ("flood", measures::flood),
         ("text", reading::text),
         ("setup", measures::setup),

@@ -157,6 +157,62 @@ pub(crate) fn sftp(plan: &Plan, noise: &mut Noise) -> Result<()> {
     Ok(())
 }
 
+/// `scp` in its old protocol, which is a program at the target; the new one is SFTP.
+pub(crate) fn scp(plan: &Plan, noise: &mut Noise) -> Result<()> {
+    let (course, bytes) = (course(plan)?, plan.mib * MIB);
+    let (file, other) = (course.file("random"), course.file("other"));
+    random_file(&file, bytes)?;
+    let (file, other) = (file.display().to_string(), other.display().to_string());
+    for verb in ["get", "put"] {
+        table(plan, noise, &format!("scp -O {verb}"), bytes, &course, |way| {
+            timed(|| {
+                let (mut scp, host) = course.program(way, "scp")?;
+                let there = |path: &str| format!("{host}:{path}");
+                let (from, to) =
+                    if verb == "get" { (there(&file), other.clone()) } else { (file.clone(), there(&other)) };
+                run(scp.args(["-q", "-O", &from, &to]), std::io::empty(), PATIENCE)?.ok()?;
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// Fifty downloads at once, as channels of one connection.
+pub(crate) fn channels(plan: &Plan, noise: &mut Noise) -> Result<()> {
+    const CHANNELS: u64 = 50;
+    let (course, bytes) = (course(plan)?, plan.mib * MIB / CHANNELS);
+    let file = course.file("random");
+    random_file(&file, bytes)?;
+    let sockets = tempfile::tempdir()?;
+    let path = |way: Way| format!("ControlPath={}/{}", sockets.path().display(), way.name());
+    let mut masters = Vec::new();
+    for way in &plan.ways {
+        let mut master = course.ssh(*way, &["-o", &path(*way), "-o", "ControlMaster=yes", "-N"])?;
+        masters.push(master.stdin(Stdio::null()).spawn()?);
+        let check = || course.ssh(*way, &["-o", &path(*way), "-O", "check"]);
+        let there = casemate_tests::process::wait_until(Duration::from_secs(30), || {
+            check().and_then(|mut check| Ok(check.stderr(Stdio::null()).status()?)).is_ok_and(|status| status.success())
+        });
+        ensure!(there, "no master on the way {}", way.name());
+    }
+    let command = format!("cat {}", file.display());
+    let measured = table(plan, noise, "50 channels at once", bytes * CHANNELS, &course, |way| {
+        timed(|| {
+            std::thread::scope(|scope| {
+                let one = || drain(course.ssh(way, &["-o", &path(way)])?.arg(&command), bytes);
+                let all: Vec<_> = (0..CHANNELS).map(|_| scope.spawn(one)).collect();
+                all.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("a channel panicked"))?)
+            })
+        })
+    });
+    for mut master in masters {
+        master.kill()?;
+        master.wait()?;
+    }
+    measured
+}
+
 /// A flood of numbers in a terminal.
 pub(crate) fn flood(plan: &Plan, noise: &mut Noise) -> Result<()> {
     let course = course(plan)?;

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use casemate_tests::process::wait_until;
-use casemate_tests::rig::Options;
-use casemate_tests::sshd;
+use casemate_tests::rig::{self, Options};
 
 use super::{Matrix, PATIENCE, Way, executed, statuses};
 
@@ -18,20 +17,7 @@ use super::{Matrix, PATIENCE, Way, executed, statuses};
 fn a_security_key_logs_in() {
     let agent = Agent::start();
     let (eddsa, ecdsa) = (agent.public("ed25519-sk"), agent.public("ecdsa-sk"));
-    let user = sshd::current_user().unwrap();
-    let more = format!(
-        r#"
-        [[person]]
-        name = "carol"
-        keys = ["{eddsa}", "{ecdsa}"]
-        duties = ["admin"]
-        [[access]]
-        person = "carol"
-        targets = ["web1"]
-        roles = ["{user}"]
-        reason = "tests"
-        "#
-    );
+    let more = rig::person("carol", &[&eddsa, &ecdsa], "admin") + &rig::access("carol").unwrap();
     let mut matrix = Matrix::with(&Options { more, ..Options::default() });
     // The target accepts what the bastion accepts. The rig's own key stays: the bastion logs in with it.
     let mut accepted = fs::OpenOptions::new().append(true).open(matrix.lab.target.dir.join("authorized_keys")).unwrap();
