@@ -74,7 +74,8 @@ impl Peer {
     /// # Errors
     /// When the peer is gone or takes nothing.
     pub fn send(&mut self, message: Put) -> Result<()> {
-        self.packets.queue(&message.0)?;
+        let Put(payload) = message;
+        self.packets.queue(&payload)?;
         self.packets.flush()
     }
 

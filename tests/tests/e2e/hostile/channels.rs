@@ -365,7 +365,7 @@ fn channels_one_after_the_other_leave_nothing() {
     }
     let files = open_files(pid);
     let warm = ground.rss();
-    for round in 0..pick(60, 10_000) {
+    for round in 0..pick(30, 10_000) {
         assert_eq!(says(&mut peer, "echo on").unwrap(), b"on\n", "{round}");
     }
     let grown = ground.rss().saturating_sub(warm);
@@ -409,9 +409,10 @@ fn requests_sent_in_one_piece_are_answered_in_order() {
             request(channel, "env", true).string("LC_LOUD").string("x"),
             request(channel, "env", true).string("LD_PRELOAD").string("x"),
             question(),
-            request(channel, "exec", true).string("echo $LC_QUIET$LC_LOUD${LD_PRELOAD:-none}"),
+            request(channel, "exec", true).string("echo $LC_QUIET$LC_LOUD${LD_PRELOAD:-none}; read line"),
             question(),
-            Put::message(msg::CHANNEL_EOF).u32(channel),
+            // Not before that line does the program end, and the channel with it.
+            Put::message(msg::CHANNEL_DATA).u32(channel).string("\r"),
         ];
         for request in &requests {
             peer.packets.queue(&request.0).unwrap();
@@ -433,7 +434,8 @@ fn requests_sent_in_one_piece_are_answered_in_order() {
         }
         peer.send(Put::message(msg::CHANNEL_CLOSE).u32(channel)).unwrap();
         assert_eq!(answers, [true, false, true, false, false, true, false]);
-        assert_eq!(String::from_utf8(output).unwrap(), "xxnone\r\n");
+        // What was typed ahead is echoed at some point.
+        assert!(String::from_utf8(output.clone()).unwrap().contains("xxnone\r\n"), "{output:?}");
     }
 }
 

@@ -134,12 +134,17 @@ fn greetings_are_short_and_soon_or_none() {
         ("no UTF-8", b"SSH-2.0-\xff\xfe\r\n".to_vec()),
         ("nothing", Vec::new()),
     ];
-    for (what, bytes) in &cases {
-        let mut stream = TcpStream::connect(("127.0.0.1", ground.port())).unwrap();
-        // It may be cut off while it writes.
-        let _ = stream.write_all(bytes);
-        must_end_raw(what, &mut stream);
-    }
+    std::thread::scope(|scope| {
+        for (what, bytes) in &cases {
+            let port = ground.port();
+            scope.spawn(move || {
+                let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                // It may be cut off while it writes.
+                let _ = stream.write_all(bytes);
+                must_end_raw(what, &mut stream);
+            });
+        }
+    });
     // Comments without end, as fast as they go; and one byte every now and then, so that no read is ever late.
     for (what, piece, pause) in [("comments", b"comment\r\n".repeat(500), 0), ("a drip", b"S".to_vec(), 100)] {
         let mut stream = TcpStream::connect(("127.0.0.1", ground.port())).unwrap();
