@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use casemate_recorder::transcript::event::{Body, Event, chan_close, pty, resize};
+use casemate_recorder::transcript::event::{Body, Event, Value, chan_close, pty, resize};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -57,7 +57,8 @@ impl Recent {
         }
         let mut ring = self.lock();
         match event.kind {
-            pty::TYPE | resize::TYPE => drop(ring.terminals.insert(event.chan, event.clone())),
+            // Its size alone: the name of a terminal is as long as its client likes.
+            pty::TYPE | resize::TYPE => drop(ring.terminals.insert(event.chan, as_pty(&event))),
             chan_close::TYPE => drop(ring.terminals.remove(&event.chan)),
             _ => {}
         }
@@ -72,6 +73,11 @@ impl Recent {
         self.moved.notify_waiters();
     }
 
+    /// Forgets the terminal of a channel that is over. A connection may open any number of them, one after the other.
+    pub fn forget(&self, chan: u32) {
+        self.lock().terminals.remove(&chan);
+    }
+
     /// Returns what came from number `from` on.
     pub fn since(&self, from: u64) -> Since {
         let ring = self.lock();
@@ -81,7 +87,7 @@ impl Recent {
         let mut events: Vec<Event> = Vec::new();
         if anew {
             // A size that is in the ring as well is said twice, which changes nothing.
-            events.extend(ring.terminals.values().map(as_pty));
+            events.extend(ring.terminals.values().cloned());
         }
         events.extend(ring.events.iter().skip(skip).cloned());
         Since { events, next, anew }
@@ -100,9 +106,14 @@ impl Recent {
 /// What an event weighs: its bytes, and a little for itself.
 fn len(event: &Event) -> usize {
     const EACH: usize = 64;
+    let field = |value: &Value| match value {
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Text(text) => text.len(),
+        Value::Uint(_) | Value::List(_) => 0,
+    };
     EACH + match &event.body {
         Body::Stream(bytes) => bytes.len(),
-        Body::Map(_) => 0,
+        Body::Map(entries) => entries.iter().map(|(_, value)| field(value)).sum(),
     }
 }
 
@@ -122,7 +133,7 @@ fn as_pty(event: &Event) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use casemate_recorder::transcript::event::{Value, ssh_out};
+    use casemate_recorder::transcript::event::{env, ssh_out};
 
     fn out(len: usize) -> Event {
         Event::stream(ssh_out::TYPE, 0, Bytes::from(vec![b'x'; len]))
@@ -157,7 +168,19 @@ mod tests {
         // One that is larger than all that is kept is still there.
         recent.push(out(KEPT * 2));
         assert_eq!(recent.since(102).events, [out(KEPT * 2)]);
-        recent.push(Event::map(chan_close::TYPE, 3));
+        recent.forget(3);
         assert!(recent.since(0).events.iter().all(|event| event.kind != pty::TYPE), "a closed channel has no terminal");
+    }
+
+    #[test]
+    fn what_clients_choose_the_length_of_counts_by_its_length() {
+        let recent = Recent::default();
+        for _ in 0..50 {
+            recent.push(Event::map(env::TYPE, 0).with(env::VALUE, vec![b'x'; KEPT / 4].as_slice()));
+        }
+        assert!(recent.since(0).events.len() < 5);
+        let term = vec![b'x'; KEPT];
+        recent.push(Event::map(pty::TYPE, 3).with(pty::TERM, term.as_slice()).with(pty::COLS, 80u32));
+        assert!(recent.lock().terminals.values().all(|event| len(event) < KEPT));
     }
 }

@@ -331,6 +331,15 @@ impl Drop for PanicEnds {
     }
 }
 
+/// Forgets what was kept of a channel's terminal when its task is over, however it ends.
+pub(crate) struct ForgetsTerminal(pub(crate) Arc<Session>, pub(crate) u32);
+
+impl Drop for ForgetsTerminal {
+    fn drop(&mut self) {
+        self.0.recent().forget(self.1);
+    }
+}
+
 fn opening(who: &Identity, purpose: &Purpose, policy: &Policy, introduction: &Introduction) -> Vec<Event> {
     let mut identity = Event::map(identity::TYPE, 0)
         .with(identity::PERSON, who.person())

@@ -17,6 +17,7 @@ pub mod noise;
 pub mod oracle;
 pub mod process;
 pub mod pty;
+pub mod raw_ssh;
 pub mod rig;
 pub mod scale;
 pub mod scrape;

@@ -6,6 +6,9 @@
 // A test that goes wrong is to stop on the spot, helpers included.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "relay/hostile.rs"]
+mod hostile;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};

@@ -36,6 +36,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const REFUSALS_BURST: u32 = 200;
 const REFUSALS_PER_SECOND: u32 = 5;
 
+/// How much of a login name and of a reason that repeats it is recorded. No name that leads anywhere is as long, and whoever can
+/// connect chooses them: the daemon's own record must neither grow by what strangers send nor get a gap for it.
+const LOGIN_TEXT_MAX: usize = 512;
+
 /// What every connection of the front door shares.
 #[derive(Clone)]
 pub struct Door(Arc<Inner>);
@@ -88,6 +92,10 @@ impl Drop for Slot {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn clip(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LOGIN_TEXT_MAX)).unwrap_or(text)
 }
 
 impl Door {
@@ -211,7 +219,7 @@ impl Door {
             .with(auth::ACCEPTED, outcome.is_ok())
             .with(auth::SOURCE, source.to_string());
         if let Some(name) = name {
-            event = event.with(auth::NAME, name.as_bytes());
+            event = event.with(auth::NAME, clip(name).as_bytes());
         }
         if let Some(key) = key {
             event = event.with(auth::FINGERPRINT, key);
@@ -219,8 +227,8 @@ impl Door {
         match outcome {
             Ok(()) => tracing::info!(%source, "login accepted"),
             Err(why) => {
-                tracing::info!(%source, why, "login refused");
-                event = event.with(auth::REASON, why);
+                tracing::info!(%source, why = clip(why), "login refused");
+                event = event.with(auth::REASON, clip(why));
             }
         }
         self.note(event);

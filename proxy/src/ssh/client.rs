@@ -287,7 +287,8 @@ impl client::Handler for TargetHandler {
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let pinned = target::is_pinned(&self.grant, key);
         let first = self.proved.get_or_init(|| (pinned, fingerprint.clone()));
-        // A pinned key that changes at a key re-exchange is as suspicious as an unknown one (OpenSSH CVE-2026-60002).
+        // A key that changes at a later key exchange is as suspicious as an unknown one (OpenSSH CVE-2026-60002). The library asks at
+        // the first exchange alone, so that for now nothing brings such a key here.
         Ok(pinned && first.1 == fingerprint)
     }
 

@@ -27,7 +27,7 @@ use super::watch;
 use crate::control::{self, Caller, Outcome, Reply};
 use crate::policy::{Grant, Wanted};
 use crate::server::{Door, Slot};
-use crate::session::{End, Introduction, PanicEnds, Purpose, Session};
+use crate::session::{End, ForgetsTerminal, Introduction, PanicEnds, Purpose, Session};
 
 /// Requests that are kept for a target that the menu may lead to: a terminal, and as many variables as anybody sends.
 const KEPT_MAX: usize = 64;
@@ -80,6 +80,7 @@ enum Next {
 pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHandle, opened: Ticket) {
     let portal = Arc::clone(&outer.session);
     let _guard = PanicEnds(Arc::clone(&portal));
+    let _forgets = ForgetsTerminal(Arc::clone(&portal), outer.chan);
     if let Err(frozen) = opened.receipt().await {
         portal.end(frozen_end(&frozen));
         return open.reject(ChannelOpenFailure::ConnectFailed).await;

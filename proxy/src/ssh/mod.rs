@@ -9,6 +9,7 @@
 mod arrivals;
 mod backlog;
 mod channels;
+mod clear;
 mod client;
 mod desk;
 mod farewell;

@@ -22,13 +22,14 @@ use super::said::Request;
 use crate::alerts::Kind;
 use crate::config::Target;
 use crate::policy::Grant;
-use crate::session::{End, PanicEnds, Session};
+use crate::session::{End, ForgetsTerminal, PanicEnds, Session};
 use crate::target::Unreachable;
 
 /// Opens the target's side of a channel and relays until either side or the session ends.
 pub(super) async fn run(mut outer: Outer, grant: Grant, open: ChannelOpenHandle, opened: Ticket) {
     let _guard = PanicEnds(Arc::clone(&outer.session));
     let (session, tape) = (Arc::clone(&outer.session), Arc::clone(&outer.tape));
+    let _forgets = ForgetsTerminal(Arc::clone(&session), outer.chan);
     let reached = tokio::select! {
         biased;
         end = session.ended() => {

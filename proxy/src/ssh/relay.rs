@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use casemate_recorder::Frozen;
 use casemate_recorder::transcript::event::{Event, Side, shown, ssh_err, ssh_out};
 use casemate_recorder::transcript::seal::CloseReason;
-use casemate_recorder::Frozen;
 use russh::{ChannelId, ChannelWriteHalf, Sig, client, server};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::backlog::Backlog;
+use super::clear::Clear;
 use super::flood::Flood;
 
 /// What one read asks for at first, and at most once a peer fills the buffer.
@@ -115,6 +116,7 @@ pub(crate) struct Wire<C = TcpStream> {
     carrier: C,
     kill: Kill,
     brake: Brake,
+    clear: Clear,
     buffer: BytesMut,
     want: usize,
     last_filled: Option<Instant>,
@@ -125,7 +127,7 @@ pub(crate) struct Wire<C = TcpStream> {
 impl<C: Carrier> Wire<C> {
     /// Wraps a client's stream; `window` is what the server grants.
     pub(crate) fn client(carrier: C, kill: Kill, backlog: Arc<Backlog>, window: u32) -> Self {
-        Self::new(carrier, kill, Brake::Pace { backlog, window, pause: None })
+        Self { clear: Clear::Line, ..Self::new(carrier, kill, Brake::Pace { backlog, window, pause: None }) }
     }
 
     /// Wraps a target's stream.
@@ -138,6 +140,8 @@ impl<C: Carrier> Wire<C> {
             carrier,
             kill,
             brake,
+            // A target's lengths are looked at by nobody: it is one of ours, and says other lines before its own.
+            clear: Clear::Over,
             buffer: BytesMut::new(),
             want: BUFFER_SMALL,
             last_filled: None,
@@ -167,6 +171,8 @@ impl<C: Carrier> Wire<C> {
             self.last_filled = Some(Instant::now());
         }
         self.keep_first_line();
+        // Before anything of it is given out.
+        self.clear.note(&self.buffer)?;
         Poll::Ready(Ok(len))
     }
 

@@ -12,6 +12,7 @@ mod file_audit;
 mod files;
 mod forward;
 mod full_disk;
+mod hostile;
 mod jump;
 mod limits;
 mod login;
