@@ -53,6 +53,10 @@ pub(super) struct Shape {
     pub(super) interactive: AtomicBool,
     /// The client sends no more.
     pub(super) client_eof: AtomicBool,
+    /// The target sends no more.
+    target_eof: AtomicBool,
+    /// Both have said their end and the client has closed: the target closes once it has delivered what it holds.
+    drains: AtomicBool,
 }
 
 /// The client's side of a channel.
@@ -89,12 +93,12 @@ pub(super) async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
     let client = ClientSide { session, chan: *chan, id: *id, write, server, gone, shape, forward };
     let sent_close = CancellationToken::new();
     let upwards = async {
-        let outcome = pump_up(session, up, &leg.write, &leg.inbox.asks).await;
+        let outcome = pump_up(session, up, &leg.write, &leg.inbox.asks, forward.then_some(&**shape)).await;
         sent_close.cancel();
         outcome
     };
     let downwards = client.pump_down(&mut leg.inbox.down, &leg.inbox.backlog);
-    let leaving = linger(gone, &sent_close, backlog);
+    let leaving = linger(gone, &sent_close, backlog, shape);
     let (stalls, warnings) = (client.tell_stalls(), client.tell_warnings());
     tokio::pin!(upwards, downwards, leaving, stalls, warnings);
     let mut pumping = true;
@@ -124,7 +128,7 @@ pub(super) async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
 }
 
 /// Ready when a client has left and waiting for the target is no use any more.
-async fn linger(gone: &CancellationToken, sent_close: &CancellationToken, backlog: &Backlog) {
+async fn linger(gone: &CancellationToken, sent_close: &CancellationToken, backlog: &Backlog, shape: &Shape) {
     gone.cancelled().await;
     let mut held = backlog.held();
     loop {
@@ -138,15 +142,16 @@ async fn linger(gone: &CancellationToken, sent_close: &CancellationToken, backlo
         }
         held = now;
     }
-    sleep(LINGER).await;
+    sleep(if shape.drains.load(Ordering::SeqCst) { STALLED } else { LINGER }).await;
 }
 
-/// Forwards what the client said until it has no more to say.
+/// Forwards what the client said until it has no more to say; `forwarded` is the shape of a forwarded connection.
 async fn pump_up(
     session: &Session,
     queue: &mut mpsc::UnboundedReceiver<Up>,
     target: &ChannelWriteHalf<client::Msg>,
     asks: &Asks,
+    forwarded: Option<&Shape>,
 ) -> Result<(), Frozen> {
     let mut next = None;
     loop {
@@ -186,7 +191,16 @@ async fn pump_up(
             }
             Some(Up::Close { ticket }) => {
                 let _receipt = ticket.receipt().await?;
-                let _ = target.close().await;
+                if let Some(shape) = forwarded.filter(|shape| shape.target_eof.load(Ordering::SeqCst)) {
+                    // The library would keep the target's close to itself after one of ours, and with it when all that
+                    // was sent has been delivered. After both ends of file the target closes unasked.
+                    shape.drains.store(true, Ordering::SeqCst);
+                    if !shape.client_eof.load(Ordering::SeqCst) {
+                        let _ = target.eof().await;
+                    }
+                } else {
+                    let _ = target.close().await;
+                }
                 return Ok(());
             }
             None => {
@@ -299,6 +313,7 @@ impl ClientSide<'_> {
                 }
                 Down::Eof { ticket } => {
                     let _receipt = ticket.receipt().await?;
+                    self.shape.target_eof.store(true, Ordering::SeqCst);
                     held_eof = Some(Instant::now());
                     if exited && !interactive {
                         self.tell_eof(held_eof.take()).await;

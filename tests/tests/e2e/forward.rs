@@ -1,12 +1,14 @@
 //! Forwarded connections: `-L`, `-R`, `-D`, `-W` and sockets in the file system, straight and through, and what is refused.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use casemate_tests::client::Route;
 use casemate_tests::duplex::{Server, Stream, both_sides, converse};
+use casemate_tests::noise::Noise;
 use casemate_tests::process::{Done, nothing, open_files, rss, run, wait_until};
 use casemate_tests::rig::{Lab, Options, PORTAL};
 use casemate_tests::scale::{MIB, pick};
@@ -199,11 +201,11 @@ fn the_target_listens_where_the_access_line_says_with_every_byte_on_record() {
         // What was given up is closed, and can be asked for again.
         let give_up = format!("{fixed}:127.0.0.1:{}", tcp.port);
         assert_eq!(master.order(&["-O", "cancel", "-R", &give_up]).code(), 0, "{route:?}");
-        assert!(wait_until(PATIENCE, || Stream::tcp(fixed).is_err()), "{route:?}: it still listens");
+        assert!(wait_until(PATIENCE, || is_free(fixed)), "{route:?}: it still listens");
         master.forward(&["-R", &give_up]);
         converse(Stream::tcp(fixed).unwrap(), bytes).unwrap_or_else(|error| panic!("{route:?}: {error:#}"));
         master.end();
-        assert!(wait_until(PATIENCE, || Stream::tcp(fixed).is_err() && Stream::tcp(free).is_err()), "{route:?}");
+        assert!(wait_until(PATIENCE, || is_free(fixed) && is_free(free)), "{route:?}");
     }
     for (_, transcript) in closed_sessions(&lab.vault(), 2) {
         let told = whole_in_the_record(&transcript, bytes);
@@ -218,6 +220,35 @@ fn the_target_listens_where_the_access_line_says_with_every_byte_on_record() {
     }
     lab.bastion.stop();
     assert_eq!(lab.vault().verify(&[]).unwrap().exit, 4, "self-asserted, and otherwise clean");
+}
+
+/// What the client sent before it closed arrives, however slowly it is taken there.
+#[test]
+fn what_was_sent_before_the_end_arrives_at_a_slow_place() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let place = listener.local_addr().unwrap().port();
+    let lab = lab(&[format!("localhost:{place}")]);
+    for route in [Route::Straight, Route::Through] {
+        let mut master = Master::start(&lab, route, route.host());
+        let port = free_port().unwrap();
+        master.forward(&["-L", &format!("{port}:localhost:{place}")]);
+        // More than sockets hold between the target and its neighbour, so that it waits in the target's sshd.
+        let (mut stream, bytes) = (Stream::tcp(port).unwrap(), 6 * MIB);
+        let (mut taken, _) = listener.accept().unwrap();
+        // It says its own end first: after that the client closes as soon as it has sent.
+        taken.shutdown(std::net::Shutdown::Write).unwrap();
+        let writer = std::thread::spawn(move || {
+            std::io::copy(&mut Noise::new(3).take_bytes(bytes), &mut stream).unwrap();
+            drop(stream);
+        });
+        std::thread::sleep(Duration::from_millis(4500));
+        let (mut got, mut expected) = (Vec::new(), Vec::new());
+        taken.read_to_end(&mut got).unwrap();
+        Noise::new(3).take_bytes(bytes).read_to_end(&mut expected).unwrap();
+        assert!(got == expected, "{route:?}: {} bytes of {bytes} arrived", got.len());
+        writer.join().unwrap();
+        master.end();
+    }
 }
 
 /// A connection stays when its forward is given up, as it does straight.
@@ -236,10 +267,15 @@ fn what_was_connected_outlives_its_forward() {
         assert!(wait_until(PATIENCE, || waiting(&stream)), "{route:?}");
         let cancelled = master.order(&["-O", "cancel", "-R", &asked]);
         assert_eq!(cancelled.code(), 0, "{route:?}: {}", cancelled.err());
-        assert!(wait_until(PATIENCE, || Stream::tcp(port).is_err()), "{route:?}: it still listens");
+        assert!(wait_until(PATIENCE, || is_free(port)), "{route:?}: it still listens");
         converse(stream, MIB).unwrap_or_else(|error| panic!("{route:?}: {error:#}"));
         master.end();
     }
+}
+
+/// Whether nobody listens on a port of 127.0.0.1, asked without a connection, which would be one more on record.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 fn waiting(stream: &Stream) -> bool {
@@ -463,7 +499,7 @@ fn abrupt_ends_on_either_side_leave_nothing_behind() {
             if end != 0 {
                 // The session itself lives on and does its work.
                 if end == 1 {
-                    assert!(wait_until(PATIENCE, || Stream::tcp(back).is_err()), "the forward is gone with its target");
+                    assert!(wait_until(PATIENCE, || is_free(back)), "the forward is gone with its target");
                 }
                 converse(Stream::tcp(port).unwrap(), bytes).unwrap();
                 let done = master.exec("echo in");
