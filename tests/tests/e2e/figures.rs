@@ -1,6 +1,7 @@
 //! Figures, health and alerts of the real daemon.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -197,11 +198,15 @@ fn figures_and_health_show_a_full_disk_and_the_command_is_told() {
     let before = Scrape::of(port).unwrap();
     assert!(before.value(CLIENT_BYTES).unwrap() >= 10.0);
 
-    disk.take_up(None).unwrap();
     let mut ssh = lab.client.ssh(Route::Through, &["-T"]);
     let command = "while head -c 125000 /dev/urandom; do sleep 0.02; done";
     let mut noise =
-        ssh.arg("--").arg(command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        ssh.arg("--").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // Who comes when the disk is full already is not let in, and fills nothing.
+    let mut shown = noise.stdout.take().unwrap();
+    shown.read_exact(&mut [0; 4096]).unwrap();
+    std::thread::spawn(move || std::io::copy(&mut shown, &mut std::io::sink()));
+    disk.take_up(None).unwrap();
     let down = || ask(port, "GET", "/healthz").is_ok_and(|health| health.status == 503);
     assert!(wait_until(PATIENCE, down), "{}", lab.bastion.log());
     noise.wait().unwrap();
