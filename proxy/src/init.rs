@@ -305,15 +305,15 @@ fn report(
     let login = persons.first().map_or("PERSON", |(name, _)| name.as_str());
     let mut text = format!(
         "made in {dir}:\n  \
-         casemate.toml              the configuration\n  \
-         keys/ssh_host_ed25519_key  what clients see, {fingerprint}\n  \
+         casemate.toml                 the configuration\n  \
+         keys/ssh_host_ed25519_key     what clients see, {fingerprint}\n  \
          keys/ssh_host_ca_ed25519_key  certifies the names of targets, for ssh -J\n  \
-         keys/node.key              signs the node log, {node}\n  \
-         keys/target_ed25519_key    logs in to targets\n  \
-         keys/state.agekey          reads the bastion's own control transcript, nothing else\n  \
-         identities/                auditor.agekey and spare.agekey: each reads every recording\n  \
-         trust.toml                 self-asserted: fit for a demonstration, not for an audit\n  \
-         state/  vault/             journal and log; finished recordings\n",
+         keys/node.key                 signs the node log, {node}\n  \
+         keys/target_ed25519_key       logs in to targets\n  \
+         keys/state.agekey             reads the bastion's own control transcript, nothing else\n  \
+         identities/                   auditor.agekey and spare.agekey: each reads every recording\n  \
+         trust.toml                    self-asserted: fit for a demonstration, not for an audit\n  \
+         state/  vault/                journal and log; finished recordings\n",
         dir = dir.display(),
         fingerprint = host_key.fingerprint(HashAlg::Sha256),
         node = node_key.public(),
