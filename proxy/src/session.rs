@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use casemate_recorder::transcript::event::{self, Event, Side, Value, config, ended, grant, identity, shown};
 use casemate_recorder::transcript::seal::CloseReason;
 use casemate_recorder::{
-    Protocol, Recorder, Refused, Session as Recording, SessionId, SessionSpec, Ticket, TranscriptKind,
+    Frozen, Protocol, Recorder, Refused, Session as Recording, SessionId, SessionSpec, Ticket, TranscriptKind,
 };
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -42,6 +42,11 @@ impl End {
     /// An end that the bastion brings about, with a line for the person.
     pub fn with_notice(reason: CloseReason, text: impl Into<String>, notice: impl Into<String>) -> Self {
         Self { reason, text: text.into(), notice: Some(notice.into()) }
+    }
+
+    /// The end of a session whose recording cannot go on.
+    pub fn frozen(frozen: &Frozen) -> Self {
+        Self::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
     }
 
     /// An end that needs no words to the person.

@@ -178,9 +178,7 @@ async fn attend(running: &mut RunningSession, session: &Session, kill: &Kill, cu
     let end = tokio::select! {
         result = &mut *running => return note_result(session, result),
         end = session.ended() => end,
-        frozen = session.recording().wait_frozen() => {
-            End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
-        }
+        frozen = session.recording().wait_frozen() => End::frozen(&frozen),
         end = cut.wait() => end,
         end = session.overdue() => end,
     };

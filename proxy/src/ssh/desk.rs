@@ -21,7 +21,7 @@ use super::jump::{Direct, Jump};
 use super::menu::{Choice, Menu, Typed};
 use super::outlet::Answer;
 use super::reach;
-use super::relay::{Outer, frozen_end};
+use super::relay::Outer;
 use super::said::{Request, Size, Told, Up};
 use super::watch;
 use crate::control::{self, Caller, Outcome, Reply};
@@ -82,7 +82,7 @@ pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHand
     let _guard = PanicEnds(Arc::clone(&portal));
     let _forgets = ForgetsTerminal(Arc::clone(&portal), outer.chan);
     if let Err(frozen) = opened.receipt().await {
-        portal.end(frozen_end(&frozen));
+        portal.end(End::frozen(&frozen));
         return open.reject(ChannelOpenFailure::ConnectFailed).await;
     }
     open.accept().await;
@@ -95,7 +95,7 @@ pub(super) async fn run(mut outer: Outer, desk: Arc<Desk>, open: ChannelOpenHand
             Ok(Next::Over) => return portal.note_last(End::quiet(CloseReason::Client, "the client left")),
             Ok(Next::Go(choice, asked)) => return go(outer, &desk, choice, asked).await,
             Err(frozen) => {
-                portal.end(frozen_end(&frozen));
+                portal.end(End::frozen(&frozen));
                 Finish::Ended(portal.ended().await)
             }
         },

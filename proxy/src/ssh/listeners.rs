@@ -23,9 +23,9 @@ use super::client::{self, Line, connect};
 use super::farewell::conclude;
 use super::passage::{Passage, Place};
 use super::reach::{note_dialled, note_unreachable};
-use super::relay::{frozen_end, relay};
+use super::relay::relay;
 use crate::policy::Grant;
-use crate::session::{PanicEnds, Session};
+use crate::session::{End, PanicEnds, Session};
 
 /// Why a channel of the target's is refused although something listens there.
 const NOT_IN_FORCE: &str = "no forward is in force there";
@@ -120,7 +120,7 @@ impl Listeners {
         let told = session.record(Side::Target, event).receipt().await;
         let forward = began.ok()?;
         if let Err(frozen) = told {
-            session.end(frozen_end(&frozen));
+            session.end(End::frozen(&frozen));
             return None;
         }
         let bound = forward.place.clone();
@@ -155,7 +155,7 @@ impl Listeners {
             biased;
             _ = session.ended() => false,
             stopped = stopped => stopped.unwrap_or_else(|frozen: Frozen| {
-                session.end(frozen_end(&frozen));
+                session.end(End::frozen(&frozen));
                 false
             }),
         }
@@ -186,7 +186,7 @@ impl Forward {
         let (session, grant) = (&front.common.session, &front.grant);
         let (recording, limits) = (session.recording(), session.limits());
         let froze = |frozen: Frozen| {
-            session.end(frozen_end(&frozen));
+            session.end(End::frozen(&frozen));
             frozen.to_string()
         };
         let asked = session.record(Side::Client, place.listen_event(chan, place.listen_request(false)));
@@ -291,7 +291,7 @@ async fn pass(front: Front, meeting: Arc<Meeting>, arrival: Arrival) {
         Err(Miss::Refused(reason)) => (None, Err(reason)),
         Err(Miss::Over) => return reply.reject(ChannelOpenFailure::ConnectFailed).await,
         Err(Miss::Frozen(frozen)) => {
-            session.end(frozen_end(&frozen));
+            session.end(End::frozen(&frozen));
             return reply.reject(ChannelOpenFailure::ConnectFailed).await;
         }
     };
@@ -305,7 +305,7 @@ async fn pass(front: Front, meeting: Arc<Meeting>, arrival: Arrival) {
     let event = Event::map(reply::TYPE, chan).with(reply::TO, passage.kind()).with(reply::SUCCESS, answer.is_ok());
     let told = session.record(Side::Client, event.with(reply::SIDE, 0u32)).receipt().await;
     if let Err(frozen) = told {
-        session.end(frozen_end(&frozen));
+        session.end(End::frozen(&frozen));
     }
     let Some(mut outer) = outer else {
         reply.reject(answer.err().unwrap_or(ChannelOpenFailure::ConnectFailed)).await;

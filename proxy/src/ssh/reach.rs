@@ -17,7 +17,7 @@ use super::backlog::Backlog;
 use super::client::{Channels, Leg, Line, connect};
 use super::farewell::{Finish, conclude, doom, say_why};
 use super::outlet::{Answer, Outlet};
-use super::relay::{Outer, frozen_end, relay};
+use super::relay::{Outer, relay};
 use super::said::Request;
 use crate::alerts::Kind;
 use crate::config::Target;
@@ -137,7 +137,7 @@ struct Miss {
 async fn reach(session: &Session, grant: &Grant, outer: &Outer, opened: Ticket) -> Result<(Line, Leg), Option<Miss>> {
     let (chan, limits, name) = (outer.chan, session.limits(), &grant.target().name);
     let froze = |frozen: Frozen| {
-        session.end(frozen_end(&frozen));
+        session.end(End::frozen(&frozen));
         None
     };
     drop(opened.receipt().await.map_err(froze)?);

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use casemate_recorder::Frozen;
 use casemate_recorder::transcript::event::{Event, Side, shown, ssh_err, ssh_out};
-use casemate_recorder::transcript::seal::CloseReason;
 use russh::{ChannelId, ChannelWriteHalf, Sig, client, server};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -82,10 +81,6 @@ pub(super) struct Outer {
     pub(super) _slot: Slot,
 }
 
-pub(super) fn frozen_end(frozen: &Frozen) -> End {
-    End::with_notice(CloseReason::Recorder, frozen.to_string(), frozen.client_text())
-}
-
 /// Relays between a channel's two sides until either or the session ends.
 pub(super) async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
     let Outer { session, guide: _, chan, id, write, server, up, backlog, gone, overrun, shape, tape, _slot: _ } = outer;
@@ -109,17 +104,17 @@ pub(super) async fn relay(outer: &mut Outer, leg: &mut Leg) -> Finish {
             () = overrun.cancelled() => break Finish::Overrun,
             finish = &mut downwards => match finish {
                 Ok(finish) => break finish,
-                Err(frozen) => session.end(frozen_end(&frozen)),
+                Err(frozen) => session.end(End::frozen(&frozen)),
             },
             outcome = &mut upwards, if pumping => {
                 pumping = false;
                 if let Err(frozen) = outcome {
-                    session.end(frozen_end(&frozen));
+                    session.end(End::frozen(&frozen));
                 }
             }
             () = &mut leaving => break Finish::ClientGone,
             never = &mut stalls => match never {},
-            frozen = &mut warnings => session.end(frozen_end(&frozen)),
+            frozen = &mut warnings => session.end(End::frozen(&frozen)),
         }
         if let Some(end) = session.ending() {
             break Finish::Ended(end);
