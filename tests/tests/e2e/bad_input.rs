@@ -11,7 +11,7 @@ use casemate_tests::rig::{Lab, Options};
 use casemate_tests::vault::Vault;
 use casemate_tests::{keys, noise, sshd};
 
-use super::session::paramiko;
+use super::session::{CLIENT, paramiko};
 use super::{closed_sessions, only_session};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,11 +80,6 @@ fn terminals_of_any_size_work() {
 
     // Numbers that no terminal has, in all 32 bits.
     let script = r#"
-import sys, paramiko
-host, port, user, key = sys.argv[1:]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect(host, int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)
 channel = client.get_transport().open_session()
 channel.get_pty("xterm", 0xffffffff, 0xffffffff, 0xffffffff, 0)
 channel.exec_command("echo fine; read line")
@@ -94,7 +89,7 @@ for size in (0, 1, 65535, 65536, 0x7fffffff, 0xffffffff):
 channel.sendall(b"\r")
 assert channel.recv_exit_status() == 0
 "#;
-    paramiko(&lab, script).ok().unwrap();
+    paramiko(&lab, &(CLIENT.to_owned() + script)).ok().unwrap();
     still_serves(&lab);
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::closed_sessions;
 use super::files::text;
-use super::session::paramiko;
+use super::session::{CLIENT, paramiko};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -84,9 +84,7 @@ fn as_python(acts: &[Act], sources: &[String], there: &str, back: &str) -> Strin
     };
     let lines: String = acts.iter().map(|act| format!("attempt(lambda: {})\n", line(act))).collect();
     format!(
-        "import sys, paramiko\nhost, port, user, key = sys.argv[1:]\nclient = paramiko.SSHClient()\n\
-         client.set_missing_host_key_policy(paramiko.AutoAddPolicy())\n\
-         client.connect(host, int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)\n\
+        "{CLIENT}\
          sftp = client.open_sftp()\nsftp.chdir({there:?})\n\
          def attempt(act):\n    try:\n        act()\n    except (IOError, OSError):\n        pass\n{lines}client.close()\n"
     )

@@ -15,7 +15,7 @@ use casemate_tests::scale::{MIB, pick};
 use casemate_tests::vault::Transcript;
 use serde_json::Value;
 
-use super::session::paramiko;
+use super::session::{CLIENT, paramiko};
 use super::{closed_sessions, only_session};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -195,11 +195,6 @@ fn paramiko_is_told_and_a_name_that_is_no_text_stays_whole() {
     let local = file(&lab, "local", pick(5, 40) as usize * MIB as usize + 77, 4);
     let script = format!(
         r#"
-import sys, paramiko
-host, port, user, key = sys.argv[1:]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect(host, int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)
 sftp = client.open_sftp()
 sftp.put({local:?}, {there:?})
 sftp.get({there:?}, {back:?})
@@ -219,7 +214,7 @@ client.close()
         moved = text(&lab.dir.join("moved")),
         odd = format_args!("b{:?} + bytes([255])", text(&lab.dir.join("odd"))),
     );
-    paramiko(&lab, &script).ok().unwrap();
+    paramiko(&lab, &(CLIENT.to_owned() + &script)).ok().unwrap();
     let transcript = only_session(&lab.vault());
     assert_eq!(transcript.of("file.lost").count(), 0);
     for side in [0, 1] {

@@ -18,7 +18,7 @@ use casemate_tests::{keys, sshd};
 use serde_json::Value;
 
 use super::closed_sessions;
-use super::session::paramiko_at;
+use super::session::{CLIENT, paramiko_at};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -558,16 +558,11 @@ fn one_persons_forwards_are_nobody_elses() {
     // Nor does he end hers.
     let script = format!(
         r#"
-import sys, paramiko
-host, port, user, key = sys.argv[1:]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect(host, int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)
 print(client.get_transport().global_request("cancel-tcpip-forward", ("localhost", {port}), True))
 client.close()
 "#
     );
-    let done = paramiko_at(&lab, lab.bastion.port, "bob+web1", &bob, &script);
+    let done = paramiko_at(&lab, lab.bastion.port, "bob+web1", &bob, &(CLIENT.to_owned() + &script));
     assert_eq!(done.out(), "None\n", "{}", done.err());
     converse(Stream::tcp(port).unwrap(), 1000).unwrap();
     // At the bastion itself there is nothing to forward to.

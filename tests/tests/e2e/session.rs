@@ -218,12 +218,8 @@ fn a_signal_from_the_client_does_what_it_does_straight() {
     // OpenSSH's client never sends RFC 4254 §6.9 "signal"; paramiko can be talked into it. An sshd that logs root in
     // ignores it, so what happens straight is what has to happen through the bastion.
     let script = r#"
-import socket, sys, paramiko
+import socket
 from paramiko.common import cMSG_CHANNEL_REQUEST
-host, port, user, key = sys.argv[1:]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect(host, int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)
 channel = client.get_transport().open_session()
 channel.exec_command("trap 'echo caught; exit 9' USR1; echo ready; for n in $(seq 40); do sleep 0.1; done; exit 4")
 channel.settimeout(30)
@@ -238,6 +234,7 @@ client.get_transport()._send_user_message(message)
 print(channel.makefile().read(), channel.recv_exit_status())
 client.close()
 "#;
+    let script = &(CLIENT.to_owned() + script);
     let straight = paramiko_at(&lab, lab.target.port, &lab.target.user, &lab.target.identity(), script).ok().unwrap();
     let through = paramiko(&lab, script).ok().unwrap();
     assert_eq!(through.out(), straight.out());
@@ -249,6 +246,15 @@ client.close()
 pub(crate) fn paramiko(lab: &Lab, script: &str) -> Done {
     paramiko_at(lab, lab.bastion.port, &casemate_tests::rig::login(), &lab.identity(), script)
 }
+
+/// The beginning of a script that wants a `client` that is logged in.
+pub(crate) const CLIENT: &str = "\
+import sys, paramiko
+host, port, user, key = sys.argv[1:]
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect(host, int(port), user, key_filename=key, allow_agent=False, look_for_keys=False)
+";
 
 pub(crate) fn paramiko_at(lab: &Lab, port: u16, login: &str, identity: &Path, script: &str) -> Done {
     let path = lab.dir.join("script.py");
