@@ -89,6 +89,12 @@ impl Backlog {
         Self { waiting: Mutex::new(Waiting { bytes: 0, bytes_max }), shrunk: Condvar::new() }
     }
 
+    /// Whether [`Backlog::enter`] would wait.
+    pub(crate) fn is_full(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.bytes > waiting.bytes_max
+    }
+
     /// Waits until there is room, then counts `len` bytes in: the last to enter may exceed the limit.
     pub(crate) fn enter(&self, len: u64) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ mod threads;
 pub mod transcript;
 pub mod vault;
 
-pub use elision::Elision;
+pub use elision::{Elision, How, Of, Part};
 pub use error::{Frozen, OpenError, Refused};
 pub use figures::{COMMIT_BOUNDS_US, Disk, Figures, Latency, Survey, Totals};
 pub use log::slip::Slip;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::clock::Clock;
 use crate::error::Frozen;
 use crate::figures::Meters;
+use crate::journal::thread::Journal;
 use crate::keeper::FinishedSegment;
 use crate::log::slip::Slip;
 use crate::recovery::RecoveredSession;
@@ -64,6 +65,8 @@ struct State {
     dirty: Vec<Arc<Shared>>,
     commands: Vec<Command>,
     sleeping: bool,
+    /// Whether the thread is to look at its timers anew.
+    poked: bool,
     /// Whether nobody takes anything any more.
     ended: bool,
 }
@@ -78,6 +81,16 @@ pub(crate) struct Queue {
     froze: Notify,
     stall: Stall,
     meters: Meters,
+    journal: OnceLock<Weak<Mutex<Journal>>>,
+}
+
+/// A turn of the journal that goes on, for whoever watches the disk.
+pub(crate) struct TurnGuard<'a>(&'a Stall);
+
+impl Drop for TurnGuard<'_> {
+    fn drop(&mut self) {
+        self.0.turn_ends();
+    }
 }
 
 impl Queue {
@@ -90,7 +103,34 @@ impl Queue {
             froze: Notify::new(),
             stall: Stall::default(),
             meters,
+            journal: OnceLock::new(),
         }
+    }
+
+    /// Lets those who record write small things by themselves.
+    pub(crate) fn share(&self, journal: &Arc<Mutex<Journal>>) {
+        let _ = self.journal.set(Arc::downgrade(journal));
+    }
+
+    /// Writes a session's few events at once, unless somebody is writing already or more has to be done than that.
+    pub(crate) fn jot(&self, session: &Arc<Shared>) -> bool {
+        let Some(journal) = self.journal.get().and_then(Weak::upgrade) else { return false };
+        let Ok(mut journal) = journal.try_lock() else { return false };
+        let _turn = self.turn();
+        journal.jot(session)
+    }
+
+    /// Marks the beginning of a turn, up to when the guard is dropped. Whoever calls holds the journal.
+    pub(crate) fn turn(&self) -> TurnGuard<'_> {
+        self.stall.turn_begins(self.now().boot_us);
+        TurnGuard(&self.stall)
+    }
+
+    /// Has the thread look at its timers anew.
+    pub(crate) fn poke(&self) {
+        let mut state = self.state();
+        state.poked = true;
+        self.wake(state);
     }
 
     pub(crate) fn now(&self) -> Stamp {
@@ -149,20 +189,16 @@ impl Queue {
 
     /// Waits for work, at most as long as `timeout`, and takes it.
     pub(crate) fn take(&self, timeout: Duration, dirty: &mut Vec<Arc<Shared>>, commands: &mut Vec<Command>) {
-        self.stall.turn_ends();
         let mut state = self.state();
-        if state.dirty.is_empty() && state.commands.is_empty() && !timeout.is_zero() {
+        let idle = |state: &mut State| state.dirty.is_empty() && state.commands.is_empty() && !state.poked;
+        if idle(&mut state) && !timeout.is_zero() {
             state.sleeping = true;
-            let woken = self
-                .work
-                .wait_timeout_while(state, timeout, |state| state.dirty.is_empty() && state.commands.is_empty());
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.work.wait_timeout_while(state, timeout, idle).unwrap_or_else(PoisonError::into_inner).0;
             state.sleeping = false;
         }
+        state.poked = false;
         std::mem::swap(&mut state.dirty, dirty);
         std::mem::swap(&mut state.commands, commands);
-        drop(state);
-        self.stall.turn_begins(self.now().boot_us);
     }
 
     /// Says that the thread is gone: what is still in the queue, and what comes, is dropped.

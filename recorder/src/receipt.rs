@@ -66,6 +66,14 @@ impl Ticket {
         self.session.reached(self.watermark, self.number)
     }
 
+    /// Waits until [`Ticket::receipt`] returns at once. Cancel-safe: nothing is lost with the future.
+    ///
+    /// # Errors
+    /// Recording cannot go on.
+    pub async fn settled(&self) -> Result<(), Frozen> {
+        self.session.wait(self.watermark, self.number).await
+    }
+
     /// Waits until the journal holds the event as the durability asks.
     ///
     /// Cancel-safe in this sense: dropping the future loses the bytes for forwarding, never for the record.

@@ -249,6 +249,8 @@ impl Recorder {
         let control_secrets = Secrets::fresh(&readers)?;
         let mut thread = Journal::new(setup)?;
         let control = thread.boot(boot, config.policy_hash, control_secrets, &config.control_opening)?;
+        let journal = Arc::new(Mutex::new(thread));
+        queue.share(&journal);
         let (alive, gone) = mpsc::channel();
         starting.spawn("casemate-stall", {
             let queue = Arc::clone(&queue);
@@ -256,7 +258,7 @@ impl Recorder {
         })?;
         starting.spawn("casemate-journal", move || {
             let _alive: mpsc::Sender<()> = alive;
-            thread.run();
+            Journal::run(&journal);
         })?;
         let stopping = Arc::new(AtomicBool::new(false));
         let threads = starting.last("casemate-recovery", {

@@ -1,14 +1,13 @@
 //! The handle of a session that is being recorded: where events go in.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use crate::elision::Elision;
+use crate::elision::{Elision, Part};
 use crate::error::Frozen;
 use crate::log::slip::Slip;
 use crate::queue::{Command, Queue};
@@ -18,6 +17,12 @@ use crate::transcript::block::SessionId;
 use crate::transcript::event::{Event, EventType, Side};
 use crate::transcript::head::Durability;
 use crate::transcript::seal::CloseReason;
+
+/// The most that whoever records writes by themselves, in bytes.
+const JOT_LEN_MAX: usize = 4 * 1024;
+
+/// How long a session must have recorded nothing for that, in microseconds.
+const QUIET_US: u64 = 30;
 
 /// How far the journal must be before an event's bytes may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,8 @@ pub(crate) struct Shared {
     /// Whether nothing more is taken in.
     closed: AtomicBool,
     moved: Notify,
+    /// When something was recorded last, on the boot-time clock in microseconds.
+    last_us: AtomicU64,
 }
 
 impl fmt::Debug for Shared {
@@ -85,6 +92,7 @@ impl Shared {
             durable: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             moved: Notify::new(),
+            last_us: AtomicU64::new(0),
         }
     }
 
@@ -149,7 +157,8 @@ impl Session {
         self.0.shared.id
     }
 
-    /// Takes an event; `side` says who sent it, and with it what its receipt waits for. Never blocks.
+    /// Takes an event; `side` says who sent it, and with it what its receipt waits for. Waits for nothing itself but,
+    /// at most, the write of a few bytes.
     ///
     /// Events are numbered in the order of these calls; what comes after the end of the session is not kept. A stream event must not be longer than
     /// [`STREAM_LEN_MAX`](crate::transcript::event::STREAM_LEN_MAX).
@@ -158,20 +167,24 @@ impl Session {
         self.take(side, [event], bytes)
     }
 
-    /// Takes bytes of a stream without what `elision` leaves out of them: `content` are the ascending places of that in
-    /// `wire`, and a place that does not fit leaves nothing out. What is left out is counted and hashed in an event
-    /// before the rest, and the receipt covers both and holds all of `wire`. Never blocks.
+    /// Takes bytes of a stream, in parts of which the record gets more or less: `parts` are ascending places in `wire`, and
+    /// what none names, or one that does not fit, is kept as `kind`. What is left out is counted and hashed in an event before
+    /// the rest, what is redacted is counted, and the receipt covers everything and holds all of `wire`.
     ///
-    /// This is the only way to a receipt for bytes that the record does not hold, and it cannot be had without their digest.
+    /// This is the only way to a receipt for bytes that the record does not hold, and it cannot be had without their digest or,
+    /// for a secret, its length.
+    ///
+    /// What is to be said about the bytes, `behind`, follows them at once, and is covered by the receipt too.
     pub fn record_eliding(
         &self,
         elision: &mut Elision,
         kind: EventType,
         wire: Bytes,
-        content: &[Range<usize>],
+        parts: &[Part],
+        behind: impl IntoIterator<Item = Event>,
     ) -> Ticket {
-        let (side, events) = (elision.side(), elision.events(kind, &wire, content));
-        self.take(side, events, wire)
+        let (side, events) = (elision.side(), elision.events(kind, &wire, parts));
+        self.take(side, events.into_iter().chain(behind), wire)
     }
 
     /// Queues events, one behind the other and with nothing between them. The ticket is that of the last.
@@ -190,10 +203,15 @@ impl Session {
             }
             inbox.count
         };
-        if !shared.marked.swap(true, Ordering::SeqCst) {
+        let watermark = Watermark::for_side(shared.durability, side);
+        let quiet = at.boot_us.saturating_sub(shared.last_us.swap(at.boot_us, Ordering::Relaxed)) >= QUIET_US;
+        // Somebody waits for it and it is little: written here it is done before the journal's thread would be awake. What
+        // comes thick and fast is cheaper in turns.
+        let jotted = quiet && watermark == Watermark::Written && wire.len() <= JOT_LEN_MAX && shared.queue.jot(shared);
+        if !jotted && !shared.marked.swap(true, Ordering::SeqCst) {
             shared.queue.mark(Arc::clone(shared));
         }
-        Ticket::new(self.clone(), number, Watermark::for_side(shared.durability, side), wire)
+        Ticket::new(self.clone(), number, watermark, wire)
     }
 
     pub(crate) fn reached(&self, watermark: Watermark, number: u64) -> bool {

@@ -16,8 +16,8 @@ use casemate_recorder::transcript::seal;
 use casemate_recorder::transcript::wrap::{Identity, UnwrapError, unwrap};
 use casemate_recorder::vault::segment_key;
 use casemate_recorder::{
-    CloseReason, Durability, Elision, OpenError, Protocol, Recorder, RecorderConfig, Session, SessionId, SessionSpec,
-    TranscriptKind,
+    CloseReason, Durability, Elision, Of, OpenError, Part, Protocol, Recorder, RecorderConfig, Session, SessionId,
+    SessionSpec, TranscriptKind,
 };
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
@@ -164,7 +164,7 @@ async fn content_that_is_left_out_goes_on_against_its_digest_alone() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
     let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
-    let mut elision = Elision::new(3, Side::Client);
+    let mut elision = Elision::new(3, Side::Client, Of::Files);
     let (mut all, mut kept) = (Vec::new(), Vec::new());
     for number in 0..200u32 {
         let wire = Bytes::from(format!("head {number} CONTENT {number} tail"));
@@ -172,7 +172,8 @@ async fn content_that_is_left_out_goes_on_against_its_digest_alone() {
         let place = start..wire.len() - 5;
         kept.extend_from_slice(&[&wire[..place.start], &wire[place.end..]].concat());
         all.extend_from_slice(&wire[place.clone()]);
-        let ticket = session.record_eliding(&mut elision, ssh_in::TYPE, wire.clone(), std::slice::from_ref(&place));
+        let ticket =
+            session.record_eliding(&mut elision, ssh_in::TYPE, wire.clone(), &[Part::elide(place.clone())], []);
         assert_eq!(ticket.len(), wire.len());
         assert_eq!(ticket.receipt().await.unwrap().into_bytes(), wire, "the receipt holds all of it");
     }

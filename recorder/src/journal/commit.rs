@@ -1,12 +1,14 @@
 //! The end of a turn: written, synced where that is due, and told to everybody who waits for it.
 
 use std::io;
+use std::sync::Arc;
 
 use super::sink::Turn;
 use super::thread::Journal;
+use crate::error::Frozen;
 use crate::keeper::Job;
 use crate::log::slip::Slip;
-use crate::session::Watermark;
+use crate::session::{Shared, Watermark};
 use crate::transcript::Stamp;
 use crate::transcript::head::Durability;
 
@@ -17,31 +19,7 @@ impl Journal {
     /// Writes the turn, syncs it where that is due, and tells everybody.
     pub(super) fn commit(&mut self) -> io::Result<()> {
         let mut turn = std::mem::take(&mut self.sink.turn);
-        if let Some(error) = turn.failed.take() {
-            return Err(error);
-        }
-        let begin_us = self.sink.queue.now().boot_us;
-        if turn.must_sync || turn.checkpoint {
-            // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
-            self.sink.sync_placed()?;
-        }
-        let writes = self.sink.journal.buffered() > 0;
-        if writes {
-            self.sink.journal.write()?;
-            self.sink.queue.meters().written(turn.taken);
-        }
-        let mut disk_us = self.sink.queue.now().boot_us.saturating_sub(begin_us);
-        // A frozen recorder writes what closes sessions, and lets nothing on.
-        if self.sink.queue.frozen().is_none() {
-            for (shared, number) in &turn.moved {
-                shared.publish(Watermark::Written, *number);
-            }
-        }
-        for job in turn.jobs.drain(..) {
-            self.hand_over(job);
-        }
-        self.unsynced.append(&mut turn.moved);
-
+        let (writes, mut disk_us) = self.write(&mut turn)?;
         let now = self.sink.queue.now();
         let due = match self.durability {
             Durability::Strict | Durability::Causal => !self.unsynced.is_empty(),
@@ -65,6 +43,68 @@ impl Journal {
             self.sink.queue.meters().committed(disk_us);
         }
         self.after_sync(turn, now)
+    }
+
+    /// Writes the turn and tells those who wait for no more. Returns whether there was anything to write, and how long the disk
+    /// took, in microseconds.
+    fn write(&mut self, turn: &mut Turn) -> io::Result<(bool, u64)> {
+        if let Some(error) = turn.failed.take() {
+            return Err(error);
+        }
+        let begin_us = self.sink.queue.now().boot_us;
+        if turn.must_sync || turn.checkpoint {
+            // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
+            self.sink.sync_placed()?;
+        }
+        let writes = self.sink.journal.buffered() > 0;
+        if writes {
+            self.sink.journal.write()?;
+            self.sink.queue.meters().written(turn.taken);
+        }
+        let disk_us = self.sink.queue.now().boot_us.saturating_sub(begin_us);
+        // A frozen recorder writes what closes sessions, and lets nothing on.
+        if self.sink.queue.frozen().is_none() {
+            for (shared, number) in &turn.moved {
+                shared.publish(Watermark::Written, *number);
+            }
+        }
+        for job in turn.jobs.drain(..) {
+            self.hand_over(job);
+        }
+        self.unsynced.append(&mut turn.moved);
+        Ok((writes, disk_us))
+    }
+
+    /// Takes a session's few events in and writes them, on the thread that recorded them: two changes of threads cost more than
+    /// all of it. The journal's own thread syncs. False where there is more to do, which is that thread's as well.
+    pub(crate) fn jot(&mut self, shared: &Arc<Shared>) -> bool {
+        let more = self.broken.is_some()
+            || self.sink.queue.frozen().is_some()
+            || self.sink.journal.buffered() > 0
+            || self.sink.journal.room() < self.room_min()
+            || self.backlog.is_full();
+        if more {
+            return false;
+        }
+        let synced = self.unsynced.is_empty();
+        self.take_in(shared);
+        let mut turn = std::mem::take(&mut self.sink.turn);
+        debug_assert!(!turn.must_sync && !turn.checkpoint, "events of a session ask for no sync");
+        match self.write(&mut turn) {
+            Ok((_, disk_us)) => self.sink.queue.meters().committed(disk_us),
+            Err(error) => {
+                // Nothing goes on from here; the thread ends what is open.
+                self.sink.queue.freeze(Frozen::from_io("journal", &error));
+                self.broken = Some(error);
+                self.sink.queue.poke();
+                return true;
+            }
+        }
+        // One that waits for its timer has to know that there is something to sync; one that syncs each turn, to take one.
+        if synced || self.durability != Durability::Process {
+            self.sink.queue.poke();
+        }
+        true
     }
 
     /// Everything of the turn is durable: sign the log's head, publish, answer.

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -109,6 +109,8 @@ pub(crate) struct Journal {
     clock_offset_us: i128,
     control: Option<SessionId>,
     pub(super) stopping: bool,
+    /// What went wrong while somebody else wrote.
+    pub(super) broken: Option<io::Error>,
     /// Whether everybody knows that recording is frozen.
     pub(super) announced: bool,
 }
@@ -146,6 +148,7 @@ impl Journal {
             clock_offset_us: offset(now),
             control: None,
             stopping: false,
+            broken: None,
             announced: false,
         })
     }
@@ -170,59 +173,62 @@ impl Journal {
     }
 
     /// Works until told to stop, or until a disk says no.
-    pub(crate) fn run(mut self) {
-        if let Err(error) = self.work() {
-            self.sink.queue.freeze(Frozen::from_io("journal", &error));
-            self.announce();
-            self.serve_frozen();
+    pub(crate) fn run(shared: &Mutex<Self>) {
+        let worked = work(shared);
+        // Held to the end: nobody else writes from here on. Of a turn that panicked nothing more is written either.
+        let mut journal = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = worked {
+            journal.sink.queue.freeze(Frozen::from_io("journal", &error));
+            journal.announce();
+            journal.serve_frozen();
         }
         // The keeper may have failed already; then there is nobody to tell.
-        let _ = self.keeper.send(Job::Stop);
+        let _ = journal.keeper.send(Job::Stop);
     }
 
-    fn work(&mut self) -> io::Result<()> {
-        let mut dirty = Vec::new();
-        let mut commands = Vec::new();
-        loop {
-            let queue = Arc::clone(&self.sink.queue);
-            queue.take(self.timeout(), &mut dirty, &mut commands);
-            if self.sink.journal.room() < self.room_min() && queue.frozen().is_none() {
-                self.switch_file().or_else(|error| self.out_of_space(error))?;
-            }
-            for shared in dirty.drain(..) {
-                if queue.frozen().is_some() {
-                    // What is left in the journal is to close sessions with; that is when this is looked at.
-                    continue;
-                }
-                if self.sink.journal.buffered() > self.turn_bytes_max() {
-                    // Not lost: the session stays marked and comes back in the next turn.
-                    queue.mark(shared);
-                    continue;
-                }
-                self.take_in(&shared);
-            }
-            for command in commands.drain(..) {
-                self.obey(command)?;
-            }
-            if queue.frozen().is_none() {
-                self.tick();
-            }
-            self.announce();
-            self.commit()?;
-            if self.stopping && self.sessions.is_empty() {
-                return Ok(());
-            }
-            if let Some(Frozen::Failed(_)) = queue.frozen() {
-                self.announce();
-                self.serve_frozen();
-                return Ok(());
-            }
+    /// Does what came in. Returns whether there is nothing to do any more.
+    fn turn(&mut self, dirty: &mut Vec<Arc<Shared>>, commands: &mut Vec<Command>) -> io::Result<bool> {
+        let queue = Arc::clone(&self.sink.queue);
+        if let Some(error) = self.broken.take() {
+            return Err(error);
         }
+        if self.sink.journal.room() < self.room_min() && queue.frozen().is_none() {
+            self.switch_file().or_else(|error| self.out_of_space(error))?;
+        }
+        for shared in dirty.drain(..) {
+            if queue.frozen().is_some() {
+                // What is left in the journal is to close sessions with; that is when this is looked at.
+                continue;
+            }
+            if self.sink.journal.buffered() > self.turn_bytes_max() {
+                // Not lost: the session stays marked and comes back in the next turn.
+                queue.mark(shared);
+                continue;
+            }
+            self.take_in(&shared);
+        }
+        for command in commands.drain(..) {
+            self.obey(command)?;
+        }
+        if queue.frozen().is_none() {
+            self.tick();
+        }
+        self.announce();
+        self.commit()?;
+        if self.stopping && self.sessions.is_empty() {
+            return Ok(true);
+        }
+        if let Some(Frozen::Failed(_)) = queue.frozen() {
+            self.announce();
+            self.serve_frozen();
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// A turn begins in a file with at least this much room; it is also what remains to close every session when no other
     /// file can be had.
-    fn room_min(&self) -> u64 {
+    pub(super) fn room_min(&self) -> u64 {
         self.sink.journal.file_len() / 8 * 3
     }
 
@@ -240,7 +246,7 @@ impl Journal {
     }
 
     /// Takes a session's events into its transcript and turns them into records.
-    fn take_in(&mut self, shared: &Arc<Shared>) {
+    pub(super) fn take_in(&mut self, shared: &Arc<Shared>) {
         let mut items = std::mem::take(&mut self.items);
         let number = shared.drain(&mut items);
         if let Some(live) = self.sessions.get_mut(&shared.id)
@@ -553,6 +559,22 @@ impl Journal {
         self.sink.turn.publish.push(Job::Barrier { journal_file: done });
         self.sink.turn.must_sync = true;
         Ok(())
+    }
+}
+
+/// Waits for work and does it, a turn at a time, until there is none any more.
+fn work(shared: &Mutex<Journal>) -> io::Result<()> {
+    let panicked = || io::Error::other("a turn of the journal panicked");
+    let queue = Arc::clone(&shared.lock().map_err(|_| panicked())?.sink.queue);
+    let (mut dirty, mut commands) = (Vec::new(), Vec::new());
+    loop {
+        let timeout = shared.lock().map_err(|_| panicked())?.timeout();
+        queue.take(timeout, &mut dirty, &mut commands);
+        let mut journal = shared.lock().map_err(|_| panicked())?;
+        let _turn = queue.turn();
+        if journal.turn(&mut dirty, &mut commands)? {
+            return Ok(());
+        }
     }
 }
 

@@ -417,6 +417,13 @@ vocabulary! {
     /// Bytes the target sent to standard error of an SSH channel.
     3 ssh_err "ssh.err" Output {}
 
+    /// Frames that a PostgreSQL client sent, but for those of `pg.in`: both in their order are what it sent.
+    4 pg_sql "pg.sql" Output {}
+    /// Frames of a PostgreSQL client that carry values: Bind, CopyData, FunctionCall.
+    5 pg_in "pg.in" Input {}
+    /// Frames that a PostgreSQL target sent.
+    6 pg_out "pg.out" Output {}
+
     /// A channel was asked for; side is 1 where the target asked, for a forward that listens there.
     16 chan_open "ssh.open" Meta { 1 KIND "kind", 2 ACCEPTED "accepted", 3 REASON "reason", 4 HOST "host", 5 PORT "port", 6 ORIGIN_HOST "originator", 7 ORIGIN_PORT "originator_port", 8 PATH "path", 9 SIDE "side" }
     /// A pseudo-terminal was asked for (RFC 4254 §6.2); modes are the raw encoded string.
@@ -473,12 +480,37 @@ vocabulary! {
     /// A forwarded connection is over: what passed each way, and who closed it.
     43 fwd_end "fwd.end" Meta { 1 KIND "kind", 2 HOST "host", 3 PORT "port", 4 PATH "path", 5 SENT "sent", 6 SENT_BLAKE3 "sent_blake3", 7 RECEIVED "received", 8 RECEIVED_BLAKE3 "received_blake3", 9 BY "by", 10 REASON "reason" }
 
+    /// A PostgreSQL connection was asked for: protocol version and parameters as they were sent, and what of them went on.
+    64 pg_startup "pg.startup" Meta { 1 PROTOCOL "protocol", 2 PARAMETERS "parameters", 3 GRANTED "granted", 4 TLS "tls", 5 LEFT_OUT "left_out" }
+    /// The target took the login: its process, its version, how it was proved who speaks, and by what TLS.
+    65 pg_ready "pg.ready" Meta { 1 PID "pid", 2 VERSION "version", 3 METHOD "method", 4 TLS "tls", 5 CERTIFICATE "certificate", 6 USER "user", 7 DATABASE "database" }
+    /// A statement is over: which one, how it ended, and what it moved. `frame` numbers the client's frames.
+    68 pg_done "pg.done" Output { 1 FRAME "frame", 2 PARSE "parse", 3 BIND "bind", 4 INDEX "index", 5 TAG "tag", 6 ROWS "rows", 7 BYTES "bytes", 8 US "us", 9 SQLSTATE "sqlstate", 10 ERROR "error", 11 BLAKE3 "blake3", 12 BATCHES "batches", 13 COPIED "copied", 14 OUTCOME "outcome", 15 SEVERITY "severity" }
+    /// Rows that passed and are not in the record: how many bytes now, how many in all, and the BLAKE3 of all of them.
+    69 pg_elided "pg.elided" Output { 1 SIDE "side", 2 BYTES "bytes", 3 TOTAL "total", 4 BLAKE3 "blake3" }
+    /// Somebody asked to cancel what a session does.
+    71 pg_cancel "pg.cancel" Meta { 1 SOURCE "source", 2 FORWARDED "forwarded", 3 REASON "reason", 4 TLS "tls", 5 SESSION "session" }
+    /// The target had something to say besides: NoticeResponse.
+    72 pg_notice "pg.notice" Output { 1 SEVERITY "severity", 2 SQLSTATE "sqlstate", 3 MESSAGE "message", 4 FRAME "frame" }
+    /// Somebody notified a channel that the session listens to.
+    73 pg_notify "pg.notify" Output { 1 PID "pid", 2 CHANNEL "channel", 3 PAYLOAD "payload" }
+    /// A parameter of the session has another value.
+    74 pg_parameter "pg.parameter" Meta { 1 NAME "name", 2 VALUE "value" }
+    /// The session is in another state: `I` idle, `T` in a transaction, `E` in one that failed.
+    75 pg_transaction "pg.transaction" Meta { 1 STATUS "status" }
+    /// An ErrorResponse that is no statement's: mostly the end of the session.
+    76 pg_fatal "pg.fatal" Output { 1 SEVERITY "severity", 2 SQLSTATE "sqlstate", 3 MESSAGE "message", 4 FRAME "frame" }
+    /// Which answer belongs to which statement is not told any more; bytes are all recorded from here on.
+    77 pg_lost "pg.lost" Meta { 1 WHY "why", 2 SIDE "side", 3 FRAME "frame" }
+    /// The types of a statement's parameters, by their OIDs, as the target described them.
+    78 pg_described "pg.described" Meta { 1 PARSE "parse", 2 PARAMETERS "parameters" }
+
     /// A login step towards the bastion: accepted or refused, for which name, by which key, from where.
     96 auth "auth" Meta { 1 NAME "name", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 ACCEPTED "accepted", 5 REASON "reason", 6 SOURCE "source" }
     /// Who the session belongs to.
     97 identity "identity" Meta { 1 PERSON "person", 2 METHOD "method", 3 FINGERPRINT "fingerprint", 4 SOURCE "source", 5 CLIENT "client", 6 PORTAL "portal" }
     /// What the session may do and where it leads.
-    98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until", 7 CONTENT "content", 8 FORWARD "forward" }
+    98 grant "grant" Meta { 1 GRANT "grant", 2 TARGET "target", 3 ROLE "role", 4 ADDRESS "address", 5 REASON "reason", 6 UNTIL "until", 7 CONTENT "content", 8 FORWARD "forward", 9 RESULTS "results", 10 READ_ONLY "read_only", 11 REPLICATION "replication" }
     /// A decision of policy outside a running session.
     99 policy "policy" Meta { 1 RULE "rule", 2 DECISION "decision", 3 PERSON "person", 4 TARGET "target", 5 ROLE "role", 6 REASON "reason", 7 SOURCE "source" }
     /// The configuration in force: its BLAKE3 and what it says.
@@ -500,6 +532,8 @@ vocabulary! {
     /// An alert that the bastion raised, whether or not somebody was told: what kind, in words, about which session.
     113 alert "alert" Meta { 1 WHAT "what", 2 TEXT "text", 3 SESSION "session" }
 
+    /// Bytes that passed and stand as `*` in the stream that follows: a password or a token.
+    119 redacted "redacted" Meta { 1 SIDE "side", 2 BYTES "bytes" }
     /// Bytes that were not recorded: how many, which way, and their BLAKE3.
     120 gap "gap" Meta { 1 REASON "reason", 2 SIDE "side", 3 BYTES "bytes", 4 BLAKE3 "blake3" }
 }

@@ -32,6 +32,16 @@ impl fmt::Display for Recipient {
     }
 }
 
+impl Recipient {
+    /// Encrypts a secret that the holder of the key keeps for itself.
+    ///
+    /// # Errors
+    /// Writing to memory fails for want of randomness alone.
+    pub fn seal(&self, secret: &[u8]) -> io::Result<Vec<u8>> {
+        encrypt(secret, std::slice::from_ref(self))
+    }
+}
+
 impl fmt::Debug for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Recipient({self})")
@@ -72,12 +82,47 @@ impl Identity {
         if found.is_empty() { Err(KeyError::NoIdentity) } else { Ok(found) }
     }
 
+    /// Opens an age file of a few kilobytes at most: a secret that the node keeps for itself.
+    ///
+    /// # Errors
+    /// It is no age file, is encrypted to somebody else, or is longer.
+    pub fn open(&self, file: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let plain = age::Decryptor::new(file)
+            .map_err(|_| SecretError::Damaged)?
+            .decrypt(std::iter::once(&self.0 as &dyn age::Identity))
+            .map_err(|error| match error {
+                age::DecryptError::NoMatchingKeys => SecretError::Stranger,
+                _ => SecretError::Damaged,
+            })?;
+        // Whole at once: a buffer that grows would leave pieces of it behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_LEN_MAX + 1));
+        plain.take(SECRET_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|_| SecretError::Damaged)?;
+        if bytes.len() > SECRET_LEN_MAX { Err(SecretError::TooLong) } else { Ok(bytes) }
+    }
+
     /// Writes an identity file.
     pub fn to_file(&self) -> Zeroizing<String> {
         use age::secrecy::ExposeSecret;
         let key = self.0.to_string();
         Zeroizing::new(format!("# public key: {}\n{}\n", self.recipient(), key.expose_secret()))
     }
+}
+
+/// The longest secret that [`Identity::open`] opens, in bytes.
+pub const SECRET_LEN_MAX: usize = 4096;
+
+/// Why a secret cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// No age file, or a damaged one.
+    #[error("not an age file, or a damaged one")]
+    Damaged,
+    /// Encrypted to another key.
+    #[error("encrypted to another key")]
+    Stranger,
+    /// No secret is as long.
+    #[error("longer than {SECRET_LEN_MAX} bytes")]
+    TooLong,
 }
 
 /// Why a text is no key.
@@ -122,17 +167,18 @@ pub enum UnwrapError {
 /// # Errors
 /// There is no recipient.
 pub fn wrap(keys: &LaneKeys, recipients: &[Recipient]) -> io::Result<Vec<ByteVec>> {
-    Lane::ALL.into_iter().filter_map(|lane| keys.get(lane)).map(|key| wrap_one(key, recipients)).collect()
+    let keys = Lane::ALL.into_iter().filter_map(|lane| keys.get(lane));
+    keys.map(|key| encrypt(key.expose(), recipients).map(ByteVec::from)).collect()
 }
 
-fn wrap_one(key: &LaneKey, recipients: &[Recipient]) -> io::Result<ByteVec> {
+fn encrypt(secret: &[u8], recipients: &[Recipient]) -> io::Result<Vec<u8>> {
     let recipients = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
     let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
     let mut out = Vec::with_capacity(512);
     let mut writer = encryptor.wrap_output(&mut out)?;
-    writer.write_all(key.expose())?;
+    writer.write_all(secret)?;
     writer.finish()?;
-    Ok(out.into())
+    Ok(out)
 }
 
 /// Unwraps the lane keys of a session. A session that is not encrypted has none.

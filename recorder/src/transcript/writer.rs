@@ -15,7 +15,7 @@ use super::block::{Compressor, Kind, SessionId};
 use super::blocks::{BlockChain, Built, Contents};
 use super::chain::{Chain, SEGMENT_BLOCKS_MAX, TRAILER_LEN};
 use super::cipher::{LaneKeys, NONCE_LEN};
-use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, file_elided, gap};
+use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, file_elided, gap, pg_elided};
 use super::head::Head;
 use super::micro::MicroHead;
 use super::seal::{self, Close, CloseReason};
@@ -141,7 +141,9 @@ impl Writer {
             event::Body::Stream(data) => self.count_bytes(side, data.len() as u64),
             // They go on as well, on the word of this event alone.
             event::Body::Map(_) => {
-                if let Some(event::Value::Uint(elided)) = event.get(file_elided::BYTES) {
+                if let Some(event::Value::Uint(elided)) =
+                    event.get(file_elided::BYTES).or_else(|| event.get(pg_elided::BYTES))
+                {
                     self.count_bytes(side, *elided);
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use casemate_recorder::transcript::event::{Event, EventType, Side, ssh_err};
-use casemate_recorder::{Elision, Session as Recording, Ticket};
+use casemate_recorder::{Elision, Of, Part, Session as Recording, Ticket};
 
 use super::{Seen, Tap, lost};
 use crate::config::Content;
@@ -28,7 +28,7 @@ struct Inner {
 
 impl Files {
     pub(crate) fn new(chan: u32, content: Content) -> Self {
-        let elided = [Side::Client, Side::Target].map(|side| Elision::new(chan, side));
+        let elided = [Side::Client, Side::Target].map(|side| Elision::new(chan, side, Of::Files));
         let inner = Inner { tap: None, early: false, seen: Seen::default(), elided };
         Self { chan, content, inner: Mutex::new(inner) }
     }
@@ -68,7 +68,8 @@ impl Files {
         } else {
             let [client, target] = &mut inner.elided;
             let elided = if side == Side::Client { client } else { target };
-            recording.record_eliding(elided, kind, data, &seen.content)
+            let parts: Vec<Part> = seen.content.iter().cloned().map(Part::elide).collect();
+            recording.record_eliding(elided, kind, data, &parts, [])
         };
         seen.events.drain(..).for_each(|event| drop(recording.record(side, event)));
         ticket
