@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use casemate::cli::target_add::AddError;
 use casemate::cli::{self, Cli, TargetVerb, Verb};
 use clap::Parser;
 
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Each error tells its cause itself. Configuration problems are `file:line: …`, one a line, for editors to jump to: no prefix.
             eprintln!("{error}");
-            ExitCode::FAILURE
+            let usage = matches!(error.downcast_ref(), Some(AddError::Usage(_)));
+            if usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -24,6 +26,8 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check(arg) => cli::check(&arg.config)?,
         Verb::Serve(arg) => cli::serve::serve(&arg.config)?,
         Verb::Target(TargetVerb::Add(request)) => cli::target_add::target_add(&request)?,
+        Verb::Certificate(request) => cli::certificate::certificate(&request)?,
+        Verb::Secret(request) => cli::secret::secret(&request)?,
         Verb::Trust(verb) => cli::trust::run(&verb)?,
     }
     Ok(())

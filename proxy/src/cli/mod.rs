@@ -1,10 +1,12 @@
 //! The command line: what it takes, and the verbs that are done in a moment.
 //!
 //! Exit codes are 0 done, 1 refused, 2 usage. `serve` is in [`serve`], `target add` in [`target_add`],
-//! `trust` in [`trust`].
+//! `secret` in [`secret`], `certificate` in [`certificate`], `trust` in [`trust`].
 
+pub mod certificate;
 mod keep;
 mod log;
+pub mod secret;
 pub mod serve;
 pub mod target_add;
 pub mod trust;
@@ -13,6 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::config::{Config, ConfigError};
 use crate::init::Plan;
@@ -39,6 +42,10 @@ pub enum Verb {
     /// Work on the targets of a configuration.
     #[command(subcommand)]
     Target(TargetVerb),
+    /// Issue the next certificate of the PostgreSQL front door, from the authority that `init` made.
+    Certificate(certificate::Certificate),
+    /// Encrypt a target's password to the node.
+    Secret(secret::Secret),
     /// Work on the trust file, by which recordings are judged.
     #[command(subcommand)]
     Trust(trust::TrustVerb),
@@ -76,6 +83,10 @@ pub fn check(file: &Path) -> Result<(), ConfigError> {
         count(config.targets.len(), "target"),
         count(config.access.len(), "access line"),
     ));
+    let warning = config.postgres.as_ref().and_then(|front| front.ends_soon(Timestamp::now().as_second()));
+    if let Some(warning) = warning {
+        say(&format!("{}: warning: {warning}", file.display()));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use casemate_recorder::transcript::event::{Event, Side, daemon};
 use casemate_recorder::{Frozen, OpenError, Recorder};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -25,7 +26,7 @@ use crate::metrics::{self, Metrics};
 use crate::policy::{Live, Policy};
 use crate::recording;
 use crate::reload::reload;
-use crate::server::{self, Door};
+use crate::server::{self, Door, Listener};
 
 /// Connections that the kernel may hold while the daemon is busy.
 const BACKLOG: u32 = 1024;
@@ -41,6 +42,14 @@ pub enum ServeError {
     Listen {
         /// The address.
         addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A socket on this machine could not be had.
+    #[error("cannot listen on {}: {source}; its directory must be there and the daemon's to write in", path.display())]
+    ListenSocket {
+        /// The socket.
+        path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
@@ -72,11 +81,16 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     let (listeners, readers) = {
         let _inside = runtime.enter();
         let all = |addrs: &[SocketAddr]| addrs.iter().map(|addr| listen(*addr)).collect::<Result<Vec<_>, _>>();
-        (all(&config.listen.ssh)?, all(&config.listen.metrics)?)
+        let mut listeners: Vec<Listener> = all(&config.listen.ssh)?.into_iter().map(Listener::Ssh).collect();
+        listeners.extend(all(&config.listen.postgres)?.into_iter().map(Listener::Postgres));
+        if let Some(path) = &config.listen.postgres_socket {
+            listeners.push(Listener::PostgresSocket(listen_socket(path)?));
+        }
+        (listeners, all(&config.listen.metrics)?)
     };
     let recorder = Recorder::start(recorder_config(&config))?;
     for listener in &listeners {
-        say(&format!("listening ssh {}", listener.local_addr()?));
+        say(&format!("listening {}", listener.place()?));
     }
     for listener in &readers {
         say(&format!("listening metrics {}", listener.local_addr()?));
@@ -102,7 +116,7 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
 }
 
 async fn run(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     runs: &Arc<recording::Live>,
     rules: Arc<Live>,
     metrics: Arc<Metrics>,
@@ -116,8 +130,9 @@ async fn run(
     let watching = [
         tokio::spawn(watch::stalls(Arc::clone(runs), alerts.clone())),
         tokio::spawn(watch::surveys(Arc::clone(runs), Arc::clone(&metrics), alerts.clone())),
+        tokio::spawn(watch::certificates(Arc::clone(&rules), alerts.clone())),
     ];
-    let door = Door::new(Arc::clone(runs), Arc::clone(&rules), metrics, alerts.clone());
+    let door = Door::new(Arc::clone(runs), Arc::clone(&rules), metrics, alerts.clone()).map_err(io::Error::other)?;
     // Tasks of their own: a reload or a start that waits for a slow disk must not keep anybody from logging in, or out.
     let mut front = tokio::spawn(server::run(listeners, door, stop.shutdown.clone()));
     let mut keeping = tokio::spawn(keep(Arc::clone(runs), Arc::clone(&rules), alerts.clone(), stop.clone()));
@@ -229,6 +244,20 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, ServeError> {
             bound => return bound.map_err(|source| ServeError::Listen { addr, source }),
         }
     }
+}
+
+/// Listens on a socket of this machine. One that is left of a daemon that was killed is taken away: nobody listens there.
+fn listen_socket(path: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::ListenSocket { path: path.to_owned(), source };
+    if std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // Who may talk to it is a matter of its directory; who logs in proves a token like anybody.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(listener)
 }
 
 struct Signals {

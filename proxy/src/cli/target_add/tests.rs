@@ -1,9 +1,10 @@
 //! Scanned from a live SSH server, appended without touching what was there.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use russh::keys::PrivateKey;
+use russh::keys::{HashAlg, PrivateKey};
 use russh::server;
 
 use super::*;
@@ -41,13 +42,15 @@ fn ssh_server(key: &PrivateKey) -> SocketAddr {
 fn request(home: &Home, addr: &str) -> TargetAdd {
     TargetAdd {
         config: home.path("casemate.toml"),
+        kind: TargetKind::Ssh,
         name: "db1".to_owned(),
         address: addr.to_owned(),
-        role: vec![RoleArg { login: "root".to_owned(), key_file: home.path("keys/target") }],
+        role: vec![RoleArg { login: "root".to_owned(), key_file: Some(home.path("keys/target")) }],
         alias: vec!["orders".to_owned()],
         allow: vec!["alice".to_owned()],
         fingerprint: None,
         yes: false,
+        pg: PgArgs::default(),
     }
 }
 
@@ -77,7 +80,7 @@ fn the_proved_key_is_pinned_and_the_rest_of_the_file_stays() {
     let target = config.targets.last().unwrap();
     assert_eq!((target.name.as_str(), target.address()), ("db1", addr.clone()));
     assert_eq!(target.aliases, ["orders"]);
-    assert_eq!(target.host_keys[0].key_data(), key.public_key().key_data());
+    assert_eq!(target.host_keys()[0].key_data(), key.public_key().key_data());
     assert_eq!(config.access.last().unwrap().targets, ["db1"]);
     assert!(after.contains("key_file = \"keys/target\""), "a key beside the configuration is named relative to it");
     let left: Vec<_> = std::fs::read_dir(home.path("")).unwrap().flatten().map(|entry| entry.file_name()).collect();
@@ -103,7 +106,7 @@ fn what_is_not_confirmed_is_not_written() {
     assert!(matches!(target_add(&other), Err(AddError::Fingerprint { found, .. }) if found == fingerprint(&key)));
     // Tests have no terminal, so nobody can be asked.
     if !io::stdin().is_terminal() {
-        assert!(matches!(target_add(&good), Err(AddError::Unconfirmed(_))));
+        assert!(matches!(target_add(&good), Err(AddError::Unconfirmed { .. })));
     }
     let mut unknown = good.clone();
     unknown.allow = vec!["carol".to_owned()];
@@ -148,9 +151,45 @@ fn an_edit_meanwhile_is_not_lost() {
 }
 
 #[test]
-fn a_role_is_a_login_and_a_file() {
-    assert_eq!(parse_role("root=a=b").unwrap(), RoleArg { login: "root".to_owned(), key_file: "a=b".into() });
-    for text in ["root", "root=", "=file", "Root Beer=file"] {
+fn a_role_is_a_login_and_perhaps_a_file() {
+    let role = |login: &str, file: Option<&str>| RoleArg { login: login.to_owned(), key_file: file.map(PathBuf::from) };
+    assert_eq!(parse_role("root=a=b").unwrap(), role("root", Some("a=b")));
+    assert_eq!(parse_role("root").unwrap(), role("root", None));
+    for text in ["root=", "=file", "Root Beer=file", ""] {
         assert!(parse_role(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn options_that_do_not_go_together_are_usage() {
+    let home = Home::new();
+    let file = home.write(SAMPLE);
+    let before = std::fs::read(&file).unwrap();
+    let ssh = request(&home, "127.0.0.1:1");
+    let role = |key_file: Option<PathBuf>| RoleArg { login: "dba".to_owned(), key_file };
+    let pg = TargetAdd {
+        kind: TargetKind::Pg,
+        role: vec![role(None)],
+        pg: PgArgs { database: Some("orders".to_owned()), tls_off: true, ..PgArgs::default() },
+        ..ssh.clone()
+    };
+    let mut cases = vec![
+        TargetAdd { pg: PgArgs { no_password: true, ..PgArgs::default() }, ..ssh.clone() },
+        TargetAdd { role: vec![role(None)], ..ssh },
+        TargetAdd { role: vec![role(Some("key".into()))], ..pg.clone() },
+        TargetAdd { role: vec![role(None), role(None)], ..pg.clone() },
+        TargetAdd { pg: PgArgs { tls_off: true, ..PgArgs::default() }, ..pg.clone() },
+    ];
+    for case in cases.drain(..) {
+        let error = target_add(&case).unwrap_err();
+        assert!(matches!(error, AddError::Usage(_)), "{error}");
+    }
+    let away = TargetAdd { address: "db1.example:5432".to_owned(), ..pg.clone() };
+    assert!(matches!(target_add(&away), Err(AddError::Key(objection)) if objection.what.contains("off")));
+    // Nobody types a password that could not be kept: the sample has no state key.
+    assert!(matches!(target_add(&pg), Err(AddError::Secret(_))));
+    // A database may be called like a machine.
+    let named = TargetAdd { name: "web1".to_owned(), ..pg };
+    assert!(matches!(target_add(&named), Err(AddError::Secret(_))));
+    assert_eq!(std::fs::read(&file).unwrap(), before);
 }
