@@ -62,11 +62,13 @@ pub enum Kind {
     TaskPanicked,
     /// A new configuration was not taken.
     ReloadRefused,
+    /// The certificate of the PostgreSQL front door ends soon, or has ended.
+    CertificateEnds,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RecordingStopped,
         Self::RecordingResumed,
         Self::DiskStalled,
@@ -77,6 +79,7 @@ impl Kind {
         Self::HostKeyChanged,
         Self::TaskPanicked,
         Self::ReloadRefused,
+        Self::CertificateEnds,
     ];
 
     /// Returns the name in records, figures and on the command's standard input.
@@ -92,6 +95,7 @@ impl Kind {
             Self::HostKeyChanged => "host-key-changed",
             Self::TaskPanicked => "task-panicked",
             Self::ReloadRefused => "reload-refused",
+            Self::CertificateEnds => "certificate-ends",
         }
     }
 }

@@ -1,22 +1,26 @@
-//! Looks after what nobody else notices: a disk that does not answer, and one that fills.
+//! Looks after what nobody else notices: a disk that does not answer, one that fills, and a certificate that ends.
 //!
-//! Two tasks, because asking a disk that does not answer takes as long as that lasts.
+//! Tasks of their own, because asking a disk that does not answer takes as long as that lasts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_recorder::{Disk, SPOOL_LIMIT_PERCENT};
+use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{Alerts, Kind};
 use crate::metrics::Metrics;
+use crate::policy;
 use crate::recording;
 
 /// How often somebody looks whether the disk answers.
 const STALL_LOOK: Duration = Duration::from_millis(500);
 /// How often the disks are asked how full they are.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
+/// How often the certificate is looked at.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// From here on somebody should make room.
 const FULL_PERCENT: u64 = 85;
 /// Below this a disk may be told of again.
@@ -52,6 +56,19 @@ pub(crate) async fn surveys(runs: Arc<recording::Live>, metrics: Arc<Metrics>, a
             metrics.surveyed(survey);
         }
         sleep(SURVEY_EVERY).await;
+    }
+}
+
+/// Looks at the end of the front door's certificate again and again: at the start, and once a day as long as it is near.
+pub(crate) async fn certificates(rules: Arc<policy::Live>, alerts: Alerts) {
+    loop {
+        let policy = rules.current();
+        let front = policy.config().postgres.as_ref();
+        if let Some(text) = front.and_then(|front| front.ends_soon(Timestamp::now().as_second())) {
+            alerts.raise(Kind::CertificateEnds, text);
+        }
+        drop(policy);
+        sleep(CERTIFICATE_EVERY).await;
     }
 }
 

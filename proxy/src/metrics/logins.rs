@@ -5,6 +5,10 @@
 pub(super) enum Refusal {
     /// A key that is none of that person's.
     Key,
+    /// A token that is none of that person's for that target.
+    Token,
+    /// A certificate that is for somebody else.
+    Certificate,
     /// No such person.
     Person,
     /// The login name is not of the form that names somebody.
@@ -13,6 +17,10 @@ pub(super) enum Refusal {
     Denied,
     /// A method, a kind of key or an algorithm that the bastion does not take.
     Method,
+    /// No TLS where it must be, or a handshake that failed.
+    Tls,
+    /// Not the protocol, or a part of it that the bastion does not take.
+    Protocol,
     /// Too many attempts or offers on one connection.
     Attempts,
     /// Too many connections that have not logged in.
@@ -31,6 +39,9 @@ pub(super) enum Refusal {
     Other,
 }
 
+/// How somebody logs in to a database, in the words of the record: the labels that there are.
+pub(super) const PG_METHODS: [&str; 3] = ["token", "certificate", "tunnel"];
+
 /// What the login name says, whoever stands behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
@@ -45,8 +56,33 @@ pub(crate) enum Claim {
 }
 
 /// How the texts of the record begin. Names that a peer chose come later in them, or in quotes.
-const BEGINNINGS: [(&str, Refusal); 17] = [
+const BEGINNINGS: [(&str, Refusal); 42] = [
     ("no such person with that key", Refusal::Key),
+    ("no such person with that token", Refusal::Token),
+    ("no such person", Refusal::Person),
+    ("the certificate is for ", Refusal::Certificate),
+    ("replication is not granted", Refusal::Denied),
+    ("the database is not open", Refusal::Denied),
+    ("the target speaks no PostgreSQL", Refusal::Denied),
+    ("this bastion takes connections with TLS only", Refusal::Tls),
+    ("TLS", Refusal::Tls),
+    ("no certificate for TLS", Refusal::Tls),
+    ("left in the middle of its first packet", Refusal::Left),
+    ("a cancel request of a length ", Refusal::Protocol),
+    ("invalid length of ", Refusal::Protocol),
+    ("received unencrypted data ", Refusal::Protocol),
+    ("a request for encryption ", Refusal::Protocol),
+    ("unsupported frontend protocol ", Refusal::Protocol),
+    ("invalid startup packet layout", Refusal::Protocol),
+    ("no PostgreSQL user name ", Refusal::Name),
+    ("the user name is not UTF-8", Refusal::Name),
+    ("expected SASL response", Refusal::Protocol),
+    ("malformed SASLInitialResponse", Refusal::Protocol),
+    ("malformed SCRAM message", Refusal::Protocol),
+    ("SCRAM ", Refusal::Protocol),
+    ("invalid SCRAM response", Refusal::Protocol),
+    ("unsupported SCRAM ", Refusal::Protocol),
+    ("client ", Refusal::Protocol),
     ("malformed login name", Refusal::Name),
     ("identity is ", Refusal::Denied),
     ("person ", Refusal::Denied),
@@ -66,12 +102,16 @@ const BEGINNINGS: [(&str, Refusal); 17] = [
 ];
 
 impl Refusal {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Key,
+        Self::Token,
+        Self::Certificate,
         Self::Person,
         Self::Name,
         Self::Denied,
         Self::Method,
+        Self::Tls,
+        Self::Protocol,
         Self::Attempts,
         Self::Connections,
         Self::Sessions,
@@ -85,10 +125,14 @@ impl Refusal {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Token => "token",
+            Self::Certificate => "certificate",
             Self::Person => "person",
             Self::Name => "name",
             Self::Denied => "denied",
             Self::Method => "method",
+            Self::Tls => "tls",
+            Self::Protocol => "protocol",
             Self::Attempts => "attempts",
             Self::Connections => "connections",
             Self::Sessions => "sessions",
@@ -104,12 +148,15 @@ impl Refusal {
     pub(super) fn of(method: &str, claim: Claim, key_named: bool, text: &str) -> Self {
         let known = BEGINNINGS.iter().find(|(beginning, _)| text.starts_with(beginning)).map(|(_, reason)| *reason);
         match known {
+            // With PostgreSQL, who never answers and who is cut off there look alike.
+            Some(Self::Left) if PG_METHODS.contains(&method) => Self::Left,
             // A stock client that is told that none of its keys will do leaves by itself.
             Some(Self::Left) if !key_named => Self::Left,
-            Some(Self::Key | Self::Left) => match claim {
+            Some(reason @ (Self::Key | Self::Token | Self::Certificate | Self::Left)) => match claim {
                 Claim::Malformed => Self::Name,
                 Claim::Stranger => Self::Person,
-                Claim::Nobody | Claim::Known => Self::Key,
+                Claim::Nobody | Claim::Known if reason == Self::Left => Self::Key,
+                Claim::Nobody | Claim::Known => reason,
             },
             Some(reason) => reason,
             // What refuses a session of somebody who is logged in is the recorder.
@@ -175,6 +222,44 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn texts_of_the_postgres_front_door_have_their_reason() {
+        use Refusal::{Certificate, Denied, Left, Name, Protocol, Tls, Token};
+        let cases = [
+            ("token", "no such person with that token", Token),
+            ("token", "no such person", Refusal::Person),
+            ("token", "left without logging in: early eof", Left),
+            ("tunnel", "left without logging in: broken pipe", Left),
+            ("certificate", "the certificate is for \"too many \"", Certificate),
+            ("none", "this bastion takes connections with TLS only", Tls),
+            ("none", "TLS: received fatal alert: UnknownCA", Tls),
+            ("none", "TLS inside TLS", Tls),
+            ("none", "no certificate for TLS", Tls),
+            ("none", "left in the middle of its first packet", Left),
+            ("none", "invalid length of startup packet", Protocol),
+            ("none", "a cancel request of a length that no key has", Protocol),
+            ("none", "unsupported frontend protocol 2.0: server supports 3.0 to 3.2", Protocol),
+            ("none", "no PostgreSQL user name specified in startup packet", Name),
+            ("token", "expected SASL response, got message type 81", Protocol),
+            ("token", "malformed SASLInitialResponse", Protocol),
+            ("token", "replication is not granted", Denied),
+            ("token", "the database is not open", Denied),
+            ("token", "the target speaks no PostgreSQL", Denied),
+        ];
+        for (method, text, reason) in cases {
+            assert_eq!(Refusal::of(method, Claim::Known, method != "none", text), reason, "{text}");
+        }
+        use crate::pg::auth::scram::Refused::*;
+        let exchange =
+            [Mechanism, Downgrade, Binding, BindingKind, AuthorizationIdentity, Extension, Nonce, TooLong(9999)];
+        for refused in exchange.into_iter().chain([Malformed("no proof")]) {
+            assert_eq!(Refusal::of("token", Claim::Known, false, &refused.to_string()), Protocol, "{refused}");
+        }
+        // What a token of nobody is refused for is that there is nobody.
+        let of = |claim| Refusal::of("token", claim, false, "no such person with that token");
+        assert_eq!((of(Claim::Stranger), of(Claim::Malformed)), (Refusal::Person, Name));
     }
 
     #[test]

@@ -21,9 +21,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use self::logins::Claim;
-use self::logins::Refusal;
+use self::logins::{PG_METHODS, Refusal};
 use self::sampled::Sampled;
 use crate::alerts::{Kind, Outcome};
+use crate::config::TargetKind;
 use crate::recording;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +45,16 @@ struct LoginStep {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfProtocol {
+    protocol: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMethod {
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfAlert {
     alert: &'static str,
 }
@@ -51,6 +62,35 @@ struct OfAlert {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     outcome: &'static str,
+}
+
+/// What became of a request to stop a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cancelling {
+    /// The target got it.
+    Forwarded,
+    /// Nothing was running.
+    Idle,
+    /// No session of that address has that key.
+    WrongKey,
+    /// Too many came from there.
+    TooMany,
+    /// The target could not be reached for it, or the request could not be recorded.
+    Failed,
+}
+
+impl Cancelling {
+    const ALL: [Self; 5] = [Self::Forwarded, Self::Idle, Self::WrongKey, Self::TooMany, Self::Failed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Idle => "idle",
+            Self::WrongKey => "wrong-key",
+            Self::TooMany => "too-many",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What is counted, and where it is read.
@@ -65,6 +105,9 @@ pub struct Metrics {
     alerts: Family<OfAlert, Counter>,
     lost_alerts: Counter,
     commands: Family<Ended, Counter>,
+    targets: Family<OfProtocol, Counter>,
+    pg_refused: Family<OfMethod, Counter>,
+    cancels: Family<Ended, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -88,6 +131,9 @@ impl Metrics {
             alerts: Family::default(),
             lost_alerts: Counter::default(),
             commands: Family::default(),
+            targets: Family::default(),
+            pg_refused: Family::default(),
+            cancels: Family::default(),
         };
         metrics.register();
         metrics.registry.register_collector(Box::new(Sampled { runs, survey }));
@@ -109,6 +155,12 @@ impl Metrics {
         registry.register("alerts", "Alerts that were raised", self.alerts.clone());
         let help = "Alerts that were raised while too many waited to be told, and are in no record";
         registry.register("alerts_lost", help, self.lost_alerts.clone());
+        let help = "Sessions that were opened to a target, by what is spoken there";
+        registry.register("target_sessions", help, self.targets.clone());
+        let help =
+            "Logins to databases that were refused, by what was shown; those without any are in the other figure alone";
+        registry.register("pg_logins_refused", help, self.pg_refused.clone());
+        registry.register("pg_cancel_requests", "Requests to stop a statement", self.cancels.clone());
         registry.register("alert_commands", "Runs of the command for alerts", self.commands.clone());
     }
 
@@ -125,9 +177,28 @@ impl Metrics {
         for kind in Kind::ALL {
             drop(self.alerts.get_or_create(&OfAlert { alert: kind.name() }));
         }
+        for (protocol, _) in TargetKind::ALL {
+            drop(self.targets.get_or_create(&OfProtocol { protocol }));
+        }
+        for method in PG_METHODS {
+            drop(self.pg_refused.get_or_create(&OfMethod { method }));
+        }
+        for outcome in Cancelling::ALL {
+            drop(self.cancels.get_or_create(&Ended { outcome: outcome.name() }));
+        }
         for outcome in Outcome::ALL {
             drop(self.commands.get_or_create(&Ended { outcome: outcome.name() }));
         }
+    }
+
+    /// Counts a session that leads to a target.
+    pub(crate) fn target_session(&self, kind: TargetKind) {
+        self.targets.get_or_create(&OfProtocol { protocol: kind.name() }).inc();
+    }
+
+    /// Counts a request to stop a statement.
+    pub(crate) fn cancel_request(&self, outcome: Cancelling) {
+        self.cancels.get_or_create(&Ended { outcome: outcome.name() }).inc();
     }
 
     pub(crate) fn session_opened(&self, kind: TranscriptKind) {
@@ -152,6 +223,9 @@ impl Metrics {
             Some(text) => LoginStep { outcome: "refused", reason: Refusal::of(method, claim, key_named, text).name() },
         };
         self.logins.get_or_create(&step).inc();
+        if let Some(method) = PG_METHODS.into_iter().find(|known| refused.is_some() && *known == method) {
+            self.pg_refused.get_or_create(&OfMethod { method }).inc();
+        }
     }
 
     pub(crate) fn alert(&self, kind: Kind) {
