@@ -22,6 +22,7 @@ use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
 
 use crate::config::{Config, ConfigError, Objection, is_name, parse_public_key};
+use crate::pg::tls;
 
 /// What `init` shall make.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +36,9 @@ pub struct Plan {
     /// Address and port of the SSH front door, where 127.0.0.1 is not the one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Port of the PostgreSQL front door, on the address of the SSH front door.
+    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    pub pg_port: u16,
     /// Name of the node [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -164,13 +168,17 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
         write_private(&readers.join(format!("{name}.agekey")), &identity.to_file())?;
     }
 
+    let listen = plan.listen.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), plan.ssh_port));
+    let pg_listen = SocketAddr::new(listen.ip(), plan.pg_port);
+    make_certificate(&keys, &node, listen.ip())?;
+
     let period = Period { from_us: now_us(), until_us: None };
     let recipients = identities.iter().map(|(name, identity)| recipient(name, identity)).collect::<Result<_, _>>()?;
     let nodes = vec![TrustedNode { key: node_key.public(), period }];
     let trust = Trust { recipients, ..Trust::self_asserted(Some(ANCHOR_AGE_MAX), nodes) };
     create_new(&trust_file, trust.to_text().as_bytes(), 0o644)?;
-    let listen = plan.listen.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), plan.ssh_port));
-    create_new(&config_file, config_text(&node, &plan.durability, listen, &identities, &persons).as_bytes(), 0o600)?;
+    let text = config_text(&node, &plan.durability, (listen, pg_listen), &identities, &persons);
+    create_new(&config_file, text.as_bytes(), 0o600)?;
 
     Config::load(&config_file)?;
     let report = report(&dir, listen, &host_key, &authority, &target_key, &node_key, &persons);
@@ -236,6 +244,25 @@ fn make_key(file: &Path, comment: &str) -> Result<PrivateKey, InitError> {
     Ok(key)
 }
 
+/// Makes the certificate of the PostgreSQL front door, and the authority that clients are to believe.
+fn make_certificate(keys: &Path, node: &str, ip: IpAddr) -> Result<(), InitError> {
+    let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    let mut names = vec!["localhost".to_owned(), node.to_owned(), host, "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !ip.is_unspecified() {
+        names.push(ip.to_string());
+    }
+    // A name that no certificate could be for is none that anybody connects to.
+    names.retain(|name| rustls::pki_types::ServerName::try_from(name.as_str()).is_ok());
+    names.sort_unstable();
+    names.dedup();
+    let made = tls::generate(node, &names, SystemTime::now()).map_err(|error| InitError::Key(error.to_string()))?;
+    write_private(&keys.join("pg_ca.key"), &made.ca_key_pem)?;
+    write_private(&keys.join("pg_server.key"), &made.leaf.key_pem)?;
+    create_new(&keys.join("pg_ca.crt"), made.ca_pem.as_bytes(), 0o644)?;
+    create_new(&keys.join("pg_server.crt"), made.leaf.cert_pem.as_bytes(), 0o644)?;
+    Ok(())
+}
+
 /// Now, to the second: a trust file is read by people.
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs().saturating_mul(1_000_000))
@@ -244,7 +271,7 @@ fn now_us() -> u64 {
 fn config_text(
     node: &str,
     durability: &str,
-    listen: SocketAddr,
+    (listen, pg_listen): (SocketAddr, SocketAddr),
     identities: &[(&str, Identity)],
     persons: &[(String, PublicKey)],
 ) -> String {
@@ -268,6 +295,13 @@ state_key = "keys/state.agekey"
 
 [listen]
 ssh = ["{listen}"]
+postgres = ["{pg_listen}"]
+
+# The certificate of the PostgreSQL front door; clients believe keys/pg_ca.crt.
+[postgres]
+certificate = "keys/pg_server.crt"
+key = "keys/pg_server.key"
+authority = "keys/pg_ca.crt"
 
 [vault]
 dir = "vault"
@@ -308,6 +342,7 @@ fn report(
          casemate.toml                 the configuration\n  \
          keys/ssh_host_ed25519_key     what clients see, {fingerprint}\n  \
          keys/ssh_host_ca_ed25519_key  certifies the names of targets, for ssh -J\n  \
+         keys/pg_ca.crt                for sslrootcert of PostgreSQL clients; its key signs keys/pg_server.crt\n  \
          keys/node.key                 signs the node log, {node}\n  \
          keys/target_ed25519_key       logs in to targets\n  \
          keys/state.agekey             reads the bastion's own control transcript, nothing else\n  \
@@ -357,6 +392,7 @@ mod tests {
         Plan {
             dir: dir.to_owned(),
             ssh_port: 2200,
+            pg_port: 6400,
             listen: None,
             node: Some("node-7".to_owned()),
             durability: "process".to_owned(),

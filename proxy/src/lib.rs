@@ -11,6 +11,7 @@ pub mod error;
 pub mod init;
 pub mod metrics;
 mod overdue;
+pub mod pg;
 pub mod policy;
 pub mod recent;
 pub mod recording;
@@ -21,3 +22,4 @@ pub mod ssh;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tokens;

@@ -11,14 +11,15 @@ use std::time::SystemTime;
 
 use russh::keys::{HashAlg, PublicKey};
 
-use crate::config::{Access, Config, Content, Forwards, Role, Target, is_name};
+use crate::config::{Access, Config, Content, Forwards, Role, Target, TargetKind, is_name};
 use crate::error::Fault;
+use crate::tokens::Redeemed;
 
 /// The rules of one configuration.
 pub struct Policy {
     config: Arc<Config>,
     /// Canonical names and aliases alike.
-    targets: HashMap<String, Arc<Target>>,
+    targets: HashMap<(TargetKind, String), Arc<Target>>,
 }
 
 /// The policy in force. A reload replaces it for new sessions; running ones keep the grant they have.
@@ -42,10 +43,11 @@ impl Live {
     }
 }
 
-/// A person who proved to hold one of their keys. Made only by [`Policy::identify`].
+/// A person who proved who they are. Made only by [`Policy`], from what proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     person: String,
+    method: &'static str,
     fingerprint: String,
     source: SocketAddr,
 }
@@ -56,14 +58,14 @@ impl Identity {
         &self.person
     }
 
-    /// Fingerprint of the key that was proved, `SHA256:…`.
+    /// Fingerprint of the key that was proved, `SHA256:…`; for a token that of the key that it was made under.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
     /// How it was proved.
     pub fn method(&self) -> &'static str {
-        "publickey"
+        self.method
     }
 
     /// Where the connection comes from.
@@ -90,6 +92,9 @@ pub struct MalformedLogin;
 
 /// Where SSH is spoken unless somebody says otherwise (RFC 4253 §4).
 const SSH_PORT: u32 = 22;
+
+/// Where PostgreSQL is spoken unless somebody says otherwise.
+const PG_PORT: u32 = 5432;
 
 /// The longest name of a host (RFC 1035 §2.3.4).
 const HOST_LEN_MAX: usize = 253;
@@ -127,6 +132,8 @@ pub struct Grant {
     reason: String,
     content: Content,
     forwards: Forwards,
+    read_only: bool,
+    replication: bool,
     until: Option<SystemTime>,
 }
 
@@ -164,6 +171,16 @@ impl Grant {
     /// What may be forwarded.
     pub fn forwards(&self) -> &Forwards {
         &self.forwards
+    }
+
+    /// Whether a database may be read and not changed.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether the replication protocol may be spoken.
+    pub fn replication(&self) -> bool {
+        self.replication
     }
 
     /// When it ends; `None` for one without end, as an access line is.
@@ -286,7 +303,7 @@ impl Policy {
             let target = Arc::clone(target);
             std::iter::once(target.name.clone())
                 .chain(target.aliases.clone())
-                .map(move |name| (name, Arc::clone(&target)))
+                .map(move |name| ((target.kind(), name), Arc::clone(&target)))
                 .collect::<Vec<_>>()
         };
         let targets = config.targets.iter().flat_map(names).collect();
@@ -309,28 +326,54 @@ impl Policy {
     pub fn identify(&self, person: &str, key: &PublicKey, source: SocketAddr) -> Option<Identity> {
         self.knows_key(person, key).then(|| Identity {
             person: person.to_owned(),
+            method: "publickey",
             fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
             source,
         })
     }
 
-    /// Decides whether an identified person may have what they ask for.
+    /// Identifies the person to whom a token was given.
+    pub fn identify_by_token(&self, token: &Redeemed, source: SocketAddr) -> Option<Identity> {
+        self.knows(token.person()).then(|| Identity {
+            person: token.person().to_owned(),
+            method: "token",
+            fingerprint: token.fingerprint().to_owned(),
+            source,
+        })
+    }
+
+    /// Identifies the person whom a certificate names. Call it only where TLS has verified the certificate and that its key is
+    /// held.
+    pub fn identify_by_certificate(&self, person: &str, fingerprint: String, source: SocketAddr) -> Option<Identity> {
+        self.knows(person).then(|| Identity { person: person.to_owned(), method: "certificate", fingerprint, source })
+    }
+
+    /// Takes somebody who is known by an SSH connection for the same inside it: whoever may use a port that it forwards.
+    pub fn identify_in_tunnel(&self, outside: &Identity) -> Identity {
+        Identity { method: "tunnel", ..outside.clone() }
+    }
+
+    fn knows(&self, person: &str) -> bool {
+        self.config.persons.iter().any(|candidate| candidate.name == person)
+    }
+
+    /// Decides whether an identified person may have what they ask for, at a target of that kind.
     ///
     /// # Errors
     /// [`Denial`] whenever no access line says yes.
-    pub fn authorize(&self, who: &Identity, wanted: &Wanted) -> Result<Grant, Denial> {
+    pub fn authorize(&self, who: &Identity, wanted: &Wanted, kind: TargetKind) -> Result<Grant, Denial> {
         let person = who.person();
         if wanted.person != person {
             return Err(Denial::OtherPerson { proved: person.to_owned(), named: wanted.person.clone() });
         }
         // A reload may have removed the person between login and this question.
-        if !self.config.persons.iter().any(|candidate| candidate.name == person) {
+        if !self.knows(person) {
             return Err(Denial::UnknownPerson { person: person.to_owned() });
         }
         let Some(named) = &wanted.target else {
             return Err(Denial::NoTarget { person: person.to_owned() });
         };
-        let Some(target) = self.targets.get(named) else {
+        let Some(target) = self.named(kind, named) else {
             return Err(Denial::UnknownTarget { target: named.clone() });
         };
         let open = self.open_roles(person, target);
@@ -360,18 +403,27 @@ impl Policy {
             reason: access.reason.clone(),
             content: access.content,
             forwards: access.forwards.clone(),
+            read_only: access.read_only,
+            replication: access.replication,
             until: None,
         })
     }
 
-    /// Finds the target that the destination of an `ssh -J` names, for somebody who has a way there: by name or alias at
-    /// SSH's own port or the target's, or by its address where that is the address of one target only.
+    /// Finds a target by name or alias, whoever may go there.
+    pub(crate) fn named(&self, kind: TargetKind, name: &str) -> Option<&Arc<Target>> {
+        self.targets.get(&(kind, name.to_owned()))
+    }
+
+    /// Finds the target that the destination of an `ssh -J` or `ssh -L` names, for somebody who has a way there: by name or alias
+    /// at its protocol's own port or the target's, or by its address where that is the address of one target only.
     ///
     /// # Errors
     /// [`Denial`] where nothing is known by that name, or no access line leads there.
     pub fn destination(&self, who: &Identity, host: &str, port: u32) -> Result<Arc<Target>, Denial> {
         let host = host.to_ascii_lowercase();
-        let named = self.targets.get(&host).filter(|target| port == SSH_PORT || port == u32::from(target.port));
+        let named = [(TargetKind::Ssh, SSH_PORT), (TargetKind::Pg, PG_PORT)].into_iter().find_map(|(kind, usual)| {
+            self.named(kind, &host).filter(|target| port == usual || port == u32::from(target.port))
+        });
         let target = named.cloned().or_else(|| {
             let mut at_address = self
                 .config
@@ -391,7 +443,7 @@ impl Policy {
 
     /// The line for a person who has a way to a target and named a role there that is not theirs.
     pub fn roles_text(&self, who: &Identity, wanted: &Wanted) -> String {
-        let target = wanted.target.as_ref().and_then(|name| self.targets.get(name));
+        let target = wanted.target.as_ref().and_then(|name| self.named(TargetKind::Ssh, name));
         let open = target.map(|target| self.open_roles(who.person(), target)).unwrap_or_default();
         let roles: Vec<&str> = open.iter().map(|(role, _)| role.login.as_str()).collect();
         let target = target.map_or("TARGET", |target| &target.name);

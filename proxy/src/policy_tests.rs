@@ -17,7 +17,7 @@ fn identify(policy: &Policy, person: &str, key: &str) -> Option<Identity> {
 }
 
 fn ask(policy: &Policy, who: &Identity, login: &str) -> Result<Grant, Denial> {
-    policy.authorize(who, &Wanted::parse(login).unwrap())
+    policy.authorize(who, &Wanted::parse(login).unwrap(), TargetKind::Ssh)
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Home, SAMPLE};
+    use crate::testing::{FRONT, Home, SAMPLE};
 
     #[test]
     fn a_good_file_replaces_the_policy_and_a_bad_one_does_not() {
@@ -88,5 +88,36 @@ mod tests {
         // Who is told of alerts is asked for each.
         home.write(&format!("{SAMPLE}\n[alerts]\ncommand = [\"/bin/true\"]\n"));
         assert!(reload(&live, &file).unwrap().alerts.is_some());
+    }
+
+    #[test]
+    fn a_new_certificate_is_taken_and_a_revocation_list_that_is_none_keeps_the_old_configuration() {
+        let home = Home::new();
+        let live = Live::new(Policy::new(Arc::new(home.with_front(&["db1"]))));
+        let file = home.path("casemate.toml");
+        let end_point = || live.current().config().postgres.as_ref().unwrap().tls.end_point().to_vec();
+        let first = end_point();
+        home.with_front(&["db1"]);
+        reload(&live, &file).unwrap_or_else(|error| panic!("{error}"));
+        let second = end_point();
+        assert_ne!(first, second);
+
+        // Truncated in the middle, and one that is PEM of something else.
+        let list = "-----BEGIN X509 CRL-----\nMIIBYDCB\n-----END X509 CRL-----\n".to_owned();
+        let clients = "client_ca = \"keys/pg_ca.crt\"\nrevoked = [\"keys/list.pem\"]\n";
+        home.with_front(&["db1"]);
+        home.write(&format!("{SAMPLE}{FRONT}{clients}"));
+        for text in [list, String::new(), "-----BEGIN X509 CRL-----\n!!\n-----END X509 CRL-----\n".to_owned()] {
+            std::fs::write(home.path("keys/list.pem"), text).unwrap();
+            assert!(matches!(reload(&live, &file), Err(ReloadError::Config(_))));
+            assert_eq!(end_point(), second);
+        }
+        // A front door that opens is a listener more.
+        home.write(
+            &SAMPLE
+                .replace("[listen]", "[listen]\npostgres = [\"127.0.0.1:6432\"]")
+                .replace("[[person]]\nname = \"alice\"", &format!("{FRONT}[[person]]\nname = \"alice\"")),
+        );
+        assert!(matches!(reload(&live, &file), Err(ReloadError::NeedsRestart(what)) if what == ["listen"]));
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::alerts::{Alerts, Kind};
-use crate::config::Limits;
+use crate::config::{Limits, TargetKind};
 use crate::overdue::{Overdue, Step};
 use crate::policy::{Grant, Identity, Policy};
 use crate::recent::Recent;
@@ -84,6 +84,17 @@ impl Purpose {
         }
     }
 
+    /// What is spoken in it.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Work(grant) => match grant.target().kind() {
+                TargetKind::Ssh => Protocol::Ssh,
+                TargetKind::Pg => Protocol::Pg,
+            },
+            Self::Portal => Protocol::Ssh,
+        }
+    }
+
     /// The target's name and the role there; empty for a portal.
     pub fn names(&self) -> (&str, &str) {
         match self {
@@ -131,7 +142,7 @@ impl Session {
         recorder.admits()?;
         let opening = opening(&who, &purpose, policy, introduction);
         let spec =
-            SessionSpec { kind: purpose.kind(), protocol: Some(Protocol::Ssh), policy_hash: policy.config().hash };
+            SessionSpec { kind: purpose.kind(), protocol: Some(purpose.protocol()), policy_hash: policy.config().hash };
         let recording = recorder.open_session(spec, opening).await?;
         let session = Arc::new(Self {
             identity: who,
@@ -362,8 +373,14 @@ fn opening(who: &Identity, purpose: &Purpose, policy: &Policy, introduction: &In
             .with(grant::TARGET, leave.target().name.as_str())
             .with(grant::ROLE, leave.role().login.as_str())
             .with(grant::ADDRESS, leave.target().address())
-            .with(grant::REASON, leave.reason())
-            .with(grant::CONTENT, leave.content().name());
+            .with(grant::REASON, leave.reason());
+        grant = match leave.target().pg() {
+            None => grant.with(grant::CONTENT, leave.content().name()),
+            Some(service) => grant
+                .with(grant::RESULTS, service.results.name())
+                .with(grant::READ_ONLY, leave.read_only())
+                .with(grant::REPLICATION, leave.replication()),
+        };
         if !leave.forwards().is_empty() {
             grant = grant.with(grant::FORWARD, leave.forwards().texts().map(Value::from).collect::<Vec<_>>());
         }

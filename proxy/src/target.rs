@@ -139,7 +139,7 @@ pub async fn dial(grant: &Grant, limits: &Limits) -> Result<Dialled, Unreachable
 /// Whether the grant's target may prove itself with that key.
 pub fn is_pinned(grant: &Grant, key: &PublicKey) -> bool {
     // Comments are not part of a key, so compare the key data alone.
-    grant.target().host_keys.iter().any(|pinned| pinned.key_data() == key.key_data())
+    grant.target().host_keys().iter().any(|pinned| pinned.key_data() == key.key_data())
 }
 
 /// Sets a socket up for an interactive protocol whose dead peers are found by TCP: SSH's own answers stay away also when

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use casemate_certs::keys::write_private;
 use casemate_certs::vkey::NodeKey;
@@ -11,6 +12,7 @@ use russh::keys::{Algorithm, PrivateKey};
 use tempfile::TempDir;
 
 use crate::config::{Config, ConfigError};
+use crate::pg::tls::generate;
 
 /// Keys of people, public halves only.
 pub(crate) const ALICE: &str =
@@ -89,6 +91,13 @@ targets = ["web1"]
 roles = ["deploy"]
 "#;
 
+/// What [`Home::with_front`] adds.
+pub(crate) const FRONT: &str = r#"
+[postgres]
+certificate = "keys/pg_server.crt"
+key = "keys/pg_server.key"
+"#;
+
 /// A directory that [`SAMPLE`] is valid in.
 pub(crate) struct Home {
     dir: TempDir,
@@ -122,6 +131,20 @@ impl Home {
     /// A path in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Makes the front door's certificate as `init` does, and loads the sample with it.
+    pub(crate) fn with_front(&self, names: &[&str]) -> Config {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = generate("bastion-1", &names, SystemTime::now()).unwrap();
+        for name in ["keys/pg_ca.key", "keys/pg_server.key"] {
+            let _ = std::fs::remove_file(self.path(name));
+        }
+        write_private(&self.path("keys/pg_ca.key"), &made.ca_key_pem).unwrap();
+        write_private(&self.path("keys/pg_server.key"), &made.leaf.key_pem).unwrap();
+        std::fs::write(self.path("keys/pg_ca.crt"), &made.ca_pem).unwrap();
+        std::fs::write(self.path("keys/pg_server.crt"), &made.leaf.cert_pem).unwrap();
+        self.load(&format!("{SAMPLE}{FRONT}")).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Writes a configuration, with the keys put in, and returns its file.

@@ -22,7 +22,17 @@ fn text(bytes: &[u8]) -> String {
 fn made() -> (TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("d");
-    let out = casemate(&["init", "--dir", dir.to_str().unwrap(), "--listen", "127.0.0.1:0", "--node", "n1"]);
+    let out = casemate(&[
+        "init",
+        "--dir",
+        dir.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--pg-port",
+        "0",
+        "--node",
+        "n1",
+    ]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(text(&out.stdout).contains("casemate serve --config"));
     (home, dir.join("casemate.toml"))

@@ -34,7 +34,7 @@ pub(super) fn targets(reader: &Reader<'_>, targets: &[Target]) {
     let mut seen: HashMap<(&str, super::TargetKind), usize> = HashMap::new();
     for target in targets {
         for name in std::iter::once(&target.name).chain(&target.aliases) {
-            if let Some(line) = seen.insert((name, target.kind), target.line) {
+            if let Some(line) = seen.insert((name, target.kind()), target.line) {
                 let what = format!("target name or alias {name:?} is already taken on line {line}");
                 reader.complain(target.line, what, "choose another: names and aliases are unique together");
             }
@@ -60,8 +60,9 @@ pub(super) fn access(
             known
         });
         let person = person.map(|person| person.value.clone());
-        let found: Vec<&Target> = draft.targets.iter().filter_map(|name| find_target(reader, name, targets)).collect();
-        let complete = found.len() == draft.targets.len();
+        let each: Vec<Vec<&Target>> = draft.targets.iter().map(|name| find_targets(reader, name, targets)).collect();
+        let complete = each.iter().all(|found| !found.is_empty());
+        let found: Vec<&Target> = each.into_iter().flatten().collect();
         for role in &draft.roles {
             let known = found.iter().any(|target| target.roles.iter().any(|candidate| candidate.login == role.value));
             // With an unknown target the role may be one of its; one complaint is enough.
@@ -79,9 +80,11 @@ pub(super) fn access(
     access
 }
 
-fn find_target<'t>(reader: &Reader<'_>, name: &Located<String>, targets: &'t [Target]) -> Option<&'t Target> {
-    let found = targets.iter().find(|target| target.name == name.value || target.aliases.contains(&name.value));
-    if found.is_none() {
+/// Finds what has that name: one target of each kind at most.
+fn find_targets<'t>(reader: &Reader<'_>, name: &Located<String>, targets: &'t [Target]) -> Vec<&'t Target> {
+    let is = |target: &&Target| target.name == name.value || target.aliases.contains(&name.value);
+    let found: Vec<&Target> = targets.iter().filter(is).collect();
+    if found.is_empty() {
         let what = format!("access names an unknown target {:?}", name.value);
         reader.complain(name.line, what, "add a [[target]] of that name, or correct it");
     }
@@ -114,7 +117,7 @@ pub(super) fn one_key_one_purpose(
     }
     for target in targets {
         for role in &target.roles {
-            let TargetAuth::Key(file) = &role.auth;
+            let TargetAuth::Key(file) = &role.auth else { continue };
             let shown = file.file.display();
             if node.is_some_and(|node| is_node_key(&file.key, node)) {
                 reader.complain(target.line, format!("{shown} is the node key"), another);

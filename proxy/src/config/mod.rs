@@ -9,6 +9,7 @@ mod forwards;
 mod keys;
 mod operation;
 mod parse;
+mod postgres;
 mod snapshot;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use forwards::Forwards;
 pub use keys::{Objection, load_private_key, parse_public_key};
 pub use operation::{AlertCommand, LogFormat};
 pub use parse::{is_name, split_address};
+pub use postgres::{Password, PgAuth, PgFront, PgService, PgTls, Results};
 
 /// Everything the daemon is told, after validation.
 pub struct Config {
@@ -45,6 +47,8 @@ pub struct Config {
     pub encryption: Encryption,
     /// Sockets to listen on.
     pub listen: Listen,
+    /// The certificate of the PostgreSQL front door, and whose client certificates it takes; there where it listens.
+    pub postgres: Option<PgFront>,
     /// Host keys of the SSH front door, never empty.
     pub host_keys: Vec<KeyFile>,
     /// The authority that certifies the names of targets towards clients that come with `ssh -J`.
@@ -85,6 +89,10 @@ pub struct VaultConfig {
 pub struct Listen {
     /// The SSH front door, never empty.
     pub ssh: Vec<SocketAddr>,
+    /// The PostgreSQL front door; none unless configured.
+    pub postgres: Vec<SocketAddr>,
+    /// The PostgreSQL front door on this machine, a Unix socket; none unless configured.
+    pub postgres_socket: Option<PathBuf>,
     /// Figures for Prometheus and the state of health, over HTTP; none unless configured.
     pub metrics: Vec<SocketAddr>,
     /// Whether clients may use MACs without encrypt-then-MAC.
@@ -131,6 +139,8 @@ pub struct Limits {
     pub dial: Duration,
     /// How long a target may take to answer a channel request.
     pub reply: Duration,
+    /// How long a token opens a database after it was made.
+    pub token_lifetime: Duration,
     /// How long a session may be quiet; without end when `None`.
     pub idle: Option<Duration>,
     /// How long a session may last; without end when `None`.
@@ -162,6 +172,7 @@ impl Default for Limits {
             tcp_user_timeout: Duration::from_secs(60),
             dial: Duration::from_secs(20),
             reply: Duration::from_secs(20),
+            token_lifetime: Duration::from_secs(3600),
             idle: None,
             session: None,
             drain: Duration::from_secs(30),
@@ -230,9 +241,7 @@ pub struct Target {
     /// TCP port to dial.
     pub port: u16,
     /// What is spoken there.
-    pub kind: TargetKind,
-    /// Pinned host keys, never empty: any other key ends the dialling.
-    pub host_keys: Vec<PublicKey>,
+    pub service: Service,
     /// Logins at the target, never empty.
     pub roles: Vec<Role>,
     /// Line in the file, from 1.
@@ -240,6 +249,24 @@ pub struct Target {
 }
 
 impl Target {
+    /// Returns what is spoken there, in one word.
+    pub fn kind(&self) -> TargetKind {
+        self.service.kind()
+    }
+
+    /// Returns the host keys that are pinned; none where no SSH is spoken.
+    pub fn host_keys(&self) -> &[PublicKey] {
+        match &self.service {
+            Service::Ssh { host_keys } => host_keys,
+            Service::Pg(_) => &[],
+        }
+    }
+
+    /// Returns what has to be known of a PostgreSQL target.
+    pub fn pg(&self) -> Option<&PgService> {
+        self.service.pg()
+    }
+
     /// Returns the address as text, fit for the record: `host:port`, IPv6 in brackets.
     pub fn address(&self) -> String {
         if self.host.contains(':') {
@@ -250,11 +277,56 @@ impl Target {
     }
 }
 
-/// What is spoken at a target.
+/// What is spoken at a target, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TargetKind {
     /// SSH, the version 2 protocol.
     Ssh,
+    /// PostgreSQL, the version 3 protocol.
+    Pg,
+}
+
+impl TargetKind {
+    /// Both, with their names in the configuration and the record.
+    pub const ALL: [(&str, Self); 2] = [("ssh", Self::Ssh), ("pg", Self::Pg)];
+
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Pg => "pg",
+        }
+    }
+}
+
+/// What is spoken at a target, and all that has to be known for it.
+#[derive(Clone)]
+pub enum Service {
+    /// SSH.
+    Ssh {
+        /// Pinned host keys, never empty: any other key ends the dialling.
+        host_keys: Vec<PublicKey>,
+    },
+    /// PostgreSQL.
+    Pg(PgService),
+}
+
+impl Service {
+    /// Returns what it is in one word.
+    pub fn kind(&self) -> TargetKind {
+        match self {
+            Self::Ssh { .. } => TargetKind::Ssh,
+            Self::Pg(_) => TargetKind::Pg,
+        }
+    }
+
+    /// Returns what has to be known of PostgreSQL.
+    pub fn pg(&self) -> Option<&PgService> {
+        match self {
+            Self::Pg(service) => Some(service),
+            Self::Ssh { .. } => None,
+        }
+    }
 }
 
 /// A login at a target.
@@ -269,8 +341,10 @@ pub struct Role {
 /// How the bastion proves itself at a target.
 #[derive(Clone)]
 pub enum TargetAuth {
-    /// With a private key.
+    /// With a private SSH key.
     Key(KeyFile),
+    /// At a PostgreSQL target.
+    Pg(PgAuth),
 }
 
 /// What is recorded of the content of files that pass by SFTP or scp.
@@ -311,6 +385,10 @@ pub struct Access {
     pub content: Content,
     /// What may be forwarded.
     pub forwards: Forwards,
+    /// Whether a database may be read and not changed.
+    pub read_only: bool,
+    /// Whether the replication protocol may be spoken.
+    pub replication: bool,
     /// Line in the file, from 1.
     pub line: usize,
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use casemate_certs::fields::{Fields, Located, Problem, Reader};
 use casemate_certs::ssh_ca::HostAuthority;
 use casemate_recorder::Durability;
+use casemate_recorder::transcript::wrap::Identity;
 use russh::keys::PublicKey;
 
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
-    Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Target, TargetAuth,
-    TargetKind, VaultConfig, check, encryption, forwards,
+    Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Service, Target,
+    TargetAuth, TargetKind, VaultConfig, check, encryption, forwards,
 };
 
 /// Longest name of a person, a target, a role or a node.
@@ -72,9 +73,10 @@ impl Parser<'_, '_> {
         let state_dir = self.path(root.required_text("state_dir", "name a directory for journal and log"));
         let node_key = self.path(root.required_text("node_key", "name the node's key file, made by `casemate init`"));
         let durability = self.durability(&mut root);
-        let encryption = self.encryption(&mut root);
+        let (encryption, state) = self.encryption(&mut root);
         let notice = self.notice(&mut root);
         let listen = self.listen(&mut root);
+        let postgres = self.pg_front(&mut root, listen.as_ref());
         let host_keys = self.host_keys(&mut root);
         let host_ca = self.host_ca(&mut root);
         let vault = self.vault(&mut root);
@@ -82,7 +84,8 @@ impl Parser<'_, '_> {
         let log = self.log(&mut root);
         let alerts = self.alerts(&mut root);
         let persons: Vec<Person> = root.tables("person").into_iter().filter_map(|table| self.person(table)).collect();
-        let targets: Vec<Target> = root.tables("target").into_iter().filter_map(|table| self.target(table)).collect();
+        let targets: Vec<Target> =
+            root.tables("target").into_iter().filter_map(|table| self.target(table, state.as_ref())).collect();
         let access: Vec<AccessDraft> = root.tables("access").into_iter().map(|table| self.access(table)).collect();
         root.finish();
 
@@ -109,6 +112,7 @@ impl Parser<'_, '_> {
             durability: durability?,
             encryption: encryption?,
             listen: listen?,
+            postgres,
             host_keys: host_keys.into_iter().map(|key| key.value).collect(),
             host_ca: HostAuthority::new(host_ca?.value.key),
             node_key: node_key?.0,
@@ -134,13 +138,14 @@ impl Parser<'_, '_> {
         known
     }
 
-    fn encryption(&self, root: &mut Fields<'_, '_>) -> Option<Encryption> {
+    fn encryption(&self, root: &mut Fields<'_, '_>) -> (Option<Encryption>, Option<Identity>) {
         let named = root.has("state_key");
         let state_key = self.path(root.text("state_key")).and_then(|path| {
             let line = path.line;
             self.agreed(line, encryption::load_state_key(&path.value)).map(|value| Located { line, value })
         });
-        encryption::read(self.reader, root, state_key, named)
+        let state = state_key.as_ref().map(|key| key.value.clone());
+        (encryption::read(self.reader, root, state_key, named), state)
     }
 
     fn notice(&self, root: &mut Fields<'_, '_>) -> Option<String> {
@@ -169,16 +174,21 @@ impl Parser<'_, '_> {
             table.missing("ssh", "write ssh = [\"127.0.0.1:2222\"]");
             Vec::new()
         });
+        let postgres = self.addresses(&mut table, "postgres").unwrap_or_default();
+        let postgres_socket = self.path(table.text("postgres_socket")).map(|path| path.value);
         let metrics = self.addresses(&mut table, "metrics").unwrap_or_default();
-        if let Some(both) = metrics.iter().find(|addr| addr.port() != 0 && ssh.contains(addr)) {
-            table.complain(
-                format!("both listen.ssh and listen.metrics have {both}"),
-                "give figures a port of their own",
-            );
+        let doors = [("ssh", &ssh), ("postgres", &postgres), ("metrics", &metrics)];
+        for (at, (name, addrs)) in doors.iter().enumerate() {
+            for (other, taken) in doors.iter().take(at) {
+                if let Some(both) = addrs.iter().find(|addr| addr.port() != 0 && taken.contains(addr)) {
+                    let what = format!("both listen.{other} and listen.{name} have {both}");
+                    table.complain(what, "give each a port of its own");
+                }
+            }
         }
         let plain_macs = table.boolean("plain_macs").is_some_and(|allowed| allowed.value);
         table.finish();
-        (!ssh.is_empty()).then_some(Listen { ssh, metrics, plain_macs })
+        (!ssh.is_empty()).then_some(Listen { ssh, postgres, postgres_socket, metrics, plain_macs })
     }
 
     fn host_keys(&self, root: &mut Fields<'_, '_>) -> Vec<Located<KeyFile>> {
@@ -241,6 +251,7 @@ impl Parser<'_, '_> {
         duration("dial", &mut limits.dial, 600);
         duration("reply", &mut limits.reply, 600);
         duration("drain", &mut limits.drain, 24 * 3600);
+        duration("token_lifetime", &mut limits.token_lifetime, 30 * 24 * 3600);
         let day = Duration::from_secs(24 * 3600);
         limits.idle = table.duration("idle", second..=day).map(|idle| idle.value);
         limits.session = table.duration("session", second..=day * 30).map(|session| session.value);
@@ -312,24 +323,33 @@ impl Parser<'_, '_> {
         Some(Person { name: name?.value, keys, duties, line })
     }
 
-    fn target(&self, mut table: Fields<'_, '_>) -> Option<Target> {
+    /// `state` opens what is encrypted to the node.
+    fn target(&self, mut table: Fields<'_, '_>, state: Option<&Identity>) -> Option<Target> {
         let line = table.line();
         let name = table.required_text("name", "name the target, such as name = \"web1\"");
         let name = name.filter(|name| self.name("target.name", name));
         let aliases = self.list(&mut table, "aliases").into_iter().filter(|alias| self.name("target.aliases", alias));
         let aliases = aliases.map(|alias| alias.value).collect();
-        let kind = table.required_text("kind", "write kind = \"ssh\"");
+        let kind = table.required_text("kind", "write kind = \"ssh\" or \"pg\"");
         let kind = kind.and_then(|kind| self.kind(&kind));
         let address = table.required_text("address", "write address = \"HOST:PORT\"");
         let address = address.and_then(|address| self.address(&address));
-        let pins = self.list(&mut table, "host_keys");
-        if pins.is_empty() {
-            table.missing("host_keys", "pin the target's host key; `casemate target add` scans and shows it");
-        }
-        let host_keys = self.public_keys("target.host_keys", pins);
+        let service = match kind {
+            Some(TargetKind::Pg) => {
+                self.pg_service(&mut table, address.as_ref().map(|(host, _)| host.as_str())).map(Service::Pg)
+            }
+            // Of one that is neither, only the kind is complained about.
+            Some(TargetKind::Ssh) | None => {
+                let pins = self.list(&mut table, "host_keys");
+                if pins.is_empty() && kind.is_some() {
+                    table.missing("host_keys", "pin the target's host key; `casemate target add` scans and shows it");
+                }
+                Some(Service::Ssh { host_keys: self.public_keys("target.host_keys", pins) })
+            }
+        };
         let tables = table.tables("role");
         if tables.is_empty() {
-            table.missing("role", "add a [[target.role]] with login and key_file");
+            table.missing("role", "add a [[target.role]] with a login and what opens it");
         }
         if tables.len() > LIST_LEN_MAX {
             let what = format!("target has {} roles, over the limit of {LIST_LEN_MAX}", tables.len());
@@ -338,7 +358,8 @@ impl Parser<'_, '_> {
         let mut roles: Vec<Role> = Vec::new();
         for role in tables {
             let at = role.line();
-            let Some(role) = self.role(role) else { continue };
+            let host = address.as_ref().map_or("", |(host, _)| host.as_str());
+            let Some(role) = self.role(role, service.as_ref(), kind, host, state) else { continue };
             if roles.iter().any(|known| known.login == role.login) {
                 self.reader.complain(at, format!("role {:?} is listed twice", role.login), "remove one of the two");
             }
@@ -346,15 +367,17 @@ impl Parser<'_, '_> {
         }
         table.finish();
         let (host, port) = address?;
-        Some(Target { name: name?.value, aliases, host, port, kind: kind?, host_keys, roles, line })
+        kind?;
+        Some(Target { name: name?.value, aliases, host, port, service: service?, roles, line })
     }
 
     fn kind(&self, kind: &Located<String>) -> Option<TargetKind> {
-        if kind.value == "ssh" {
-            return Some(TargetKind::Ssh);
+        let known = TargetKind::ALL.into_iter().find(|(name, _)| *name == kind.value);
+        if known.is_none() {
+            let what = format!("kind {:?} is not known", kind.value);
+            self.reader.complain(kind.line, what, "write kind = \"ssh\" or \"pg\"");
         }
-        self.reader.complain(kind.line, format!("kind {:?} is not known", kind.value), "write kind = \"ssh\"");
-        None
+        known.map(|(_, kind)| kind)
     }
 
     fn address(&self, address: &Located<String>) -> Option<(String, u16)> {
@@ -366,7 +389,18 @@ impl Parser<'_, '_> {
         parsed
     }
 
-    fn role(&self, mut table: Fields<'_, '_>) -> Option<Role> {
+    fn role(
+        &self,
+        mut table: Fields<'_, '_>,
+        service: Option<&Service>,
+        kind: Option<TargetKind>,
+        host: &str,
+        state: Option<&Identity>,
+    ) -> Option<Role> {
+        if kind == Some(TargetKind::Pg) {
+            let service = service.and_then(Service::pg);
+            return self.pg_role(table, service, host, state);
+        }
         let login = table.required_text("login", "write the login name at the target");
         let login = login.filter(|login| self.name("target.role.login", login));
         let path = table.required_text("key_file", "name the private key that opens this login");
@@ -399,8 +433,10 @@ impl Parser<'_, '_> {
         );
         let content = self.content(&mut table);
         let forwards = self.forwards(&mut table);
+        let read_only = table.boolean("read_only").is_some_and(|only| only.value);
+        let replication = table.boolean("replication").is_some_and(|allowed| allowed.value);
         table.finish();
-        AccessDraft { person, targets, roles, reason, content, forwards, line }
+        AccessDraft { person, targets, roles, reason, content, forwards, read_only, replication, line }
     }
 
     fn forwards(&self, table: &mut Fields<'_, '_>) -> Forwards {
@@ -453,7 +489,7 @@ impl Parser<'_, '_> {
         keys
     }
 
-    fn name(&self, field: &str, name: &Located<String>) -> bool {
+    pub(super) fn name(&self, field: &str, name: &Located<String>) -> bool {
         let fits = is_name(&name.value);
         if !fits {
             let shown: String = name.value.chars().take(NAME_LEN_MAX + 1).collect();
@@ -462,7 +498,7 @@ impl Parser<'_, '_> {
         fits
     }
 
-    fn path(&self, text: Option<Located<String>>) -> Option<Located<PathBuf>> {
+    pub(super) fn path(&self, text: Option<Located<String>>) -> Option<Located<PathBuf>> {
         let text = text?;
         if text.value.is_empty() || text.value.contains('\0') {
             self.reader.complain(text.line, format!("not a path: {:?}", text.value), "name a file or directory");
@@ -471,7 +507,7 @@ impl Parser<'_, '_> {
         Some(text.map(|text| self.base.join(text)))
     }
 
-    fn agreed<T>(&self, line: usize, result: Result<T, Objection>) -> Option<T> {
+    pub(super) fn agreed<T>(&self, line: usize, result: Result<T, Objection>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(objection) => {
@@ -502,13 +538,15 @@ pub(super) struct AccessDraft {
     pub(super) reason: String,
     pub(super) content: Content,
     pub(super) forwards: Forwards,
+    pub(super) read_only: bool,
+    pub(super) replication: bool,
     pub(super) line: usize,
 }
 
 impl AccessDraft {
     pub(super) fn accept(self, person: String, targets: Vec<String>, roles: Vec<String>) -> Access {
-        let Self { reason, content, forwards, line, .. } = self;
-        Access { person, targets, roles, reason, content, forwards, line }
+        let Self { reason, content, forwards, read_only, replication, line, .. } = self;
+        Access { person, targets, roles, reason, content, forwards, read_only, replication, line }
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use casemate_recorder::transcript::event::{Event, Field, Value, config};
 use russh::keys::{HashAlg, PublicKey};
 
-use super::{Access, Config, Duty, Person, Target, TargetKind};
+use super::{Access, Config, Duty, Person, Target};
 
 /// Entries are spread over several events well before an event's own limit of 256 KiB.
 const ENTRIES_LEN_MAX: usize = 96 * 1024;
@@ -19,7 +19,10 @@ impl Config {
     pub fn events(&self, cause: &str) -> Vec<Event> {
         let of = |what: &'static str, addr: &SocketAddr| Value::Text(format!("{what} {addr}"));
         let ssh = self.listen.ssh.iter().map(|addr| of("ssh", addr));
-        let listeners: Vec<_> = ssh.chain(self.listen.metrics.iter().map(|addr| of("metrics", addr))).collect();
+        let pg = self.listen.postgres.iter().map(|addr| of("postgres", addr));
+        let socket = self.listen.postgres_socket.iter().map(|path| Value::Text(format!("postgres {}", path.display())));
+        let listeners: Vec<_> =
+            ssh.chain(pg).chain(socket).chain(self.listen.metrics.iter().map(|addr| of("metrics", addr))).collect();
         let first = self
             .event()
             .with(config::DURABILITY, self.durability.name())
@@ -63,20 +66,17 @@ fn person(person: &Person) -> Value {
 
 /// `[name, [alias, …], kind, address, [fingerprint, …], [login, …]]`
 fn target(target: &Target) -> Value {
-    let kind = match target.kind {
-        TargetKind::Ssh => "ssh",
-    };
     Value::List(vec![
         target.name.as_str().into(),
         texts(&target.aliases),
-        kind.into(),
+        target.kind().name().into(),
         target.address().into(),
-        fingerprints(&target.host_keys),
+        fingerprints(target.host_keys()),
         Value::List(target.roles.iter().map(|role| role.login.as_str().into()).collect()),
     ])
 }
 
-/// `[line, person, [target, …], [role, …], reason, content, [pattern, …]]`
+/// `[line, person, [target, …], [role, …], reason, content, [pattern, …], read_only, replication]`
 fn access(access: &Access) -> Value {
     Value::List(vec![
         Value::Uint(access.line as u64),
@@ -86,6 +86,8 @@ fn access(access: &Access) -> Value {
         access.reason.as_str().into(),
         access.content.name().into(),
         Value::List(access.forwards.texts().map(Value::from).collect()),
+        access.read_only.into(),
+        access.replication.into(),
     ])
 }
 

@@ -399,7 +399,7 @@ fn what_may_be_forwarded_is_said_with_the_access_and_in_the_snapshot() {
     let lines = events.iter().find_map(|event| event.get(field::ACCESS)).unwrap();
     let Value::List(lines) = lines else { panic!("{lines:?}") };
     let last = |line: &Value| match line {
-        Value::List(fields) => fields.last().cloned(),
+        Value::List(fields) => fields.get(6).cloned(),
         _ => None,
     };
     let list = |patterns: &[&str]| Value::List(patterns.iter().map(|pattern| Value::from(*pattern)).collect());
@@ -493,4 +493,101 @@ fn what_would_lose_recordings_or_give_them_away_is_refused() {
     }
     let with = SAMPLE.to_owned() + &format!("\n[[recipient]]\nname = \"auditor\"\nkey = \"{AUDITOR}\"\n");
     assert!(home.load(&with).err().unwrap().to_string().contains("recipients, but encryption"));
+}
+
+/// Writes what a PostgreSQL target needs on disk and returns the lines that use it, and those of the front door.
+fn postgres(home: &Home) -> (String, String) {
+    use casemate_certs::keys::write_private;
+    let names = ["db.example".to_owned(), "127.0.0.1".to_owned()];
+    let made = crate::pg::tls::generate("bastion-1", &names, std::time::SystemTime::now()).unwrap();
+    std::fs::write(home.path("keys/ca.pem"), &made.ca_pem).unwrap();
+    std::fs::write(home.path("keys/pg.crt"), &made.leaf.cert_pem).unwrap();
+    write_private(&home.path("keys/pg.key"), &made.leaf.key_pem).unwrap();
+    let state = std::fs::read_to_string(home.path("keys/state.agekey")).unwrap();
+    let state = Identity::parse_file(&state).unwrap().remove(0).recipient();
+    std::fs::write(home.path("keys/orders.age"), state.seal(b"s3cret\n").unwrap()).unwrap();
+    std::fs::write(home.path("keys/foreign.age"), Identity::generate().recipient().seal(b"s3cret").unwrap()).unwrap();
+    let target = "\n[[target]]\nname = \"orders\"\nkind = \"pg\"\naddress = \"db.example:5432\"\ndatabase = \"orders\"\n\
+                  ca_file = \"keys/ca.pem\"\nresults = \"rows:10\"\n\
+                  [[target.role]]\nlogin = \"app\"\npassword_file = \"keys/orders.age\"\n\
+                  [[access]]\nperson = \"alice\"\ntargets = [\"orders\"]\nroles = [\"app\"]\nread_only = true\n";
+    let front = "[postgres]\ncertificate = \"keys/pg.crt\"\nkey = \"keys/pg.key\"\nauthority = \"keys/ca.pem\"\n";
+    (target.to_owned(), front.to_owned())
+}
+
+/// The sample with a state key and with that behind it.
+fn with_state_key(text: &str) -> String {
+    format!("state_key = \"keys/state.agekey\"\n{}{text}", SAMPLE)
+}
+
+#[test]
+fn a_postgresql_target_is_read_with_what_opens_it() {
+    let home = Home::new();
+    let (target, front) = postgres(&home);
+    let text = with_state_key(&format!("{target}{front}"))
+        .replace("ssh = [\"127.0.0.1:2222\"]", "ssh = [\"127.0.0.1:2222\"]\npostgres = [\"127.0.0.1:6432\"]");
+    let config = home.load(&text).unwrap_or_else(|error| panic!("{error}"));
+    let orders = config.targets.iter().find(|target| target.name == "orders").unwrap();
+    let service = orders.pg().unwrap();
+    assert_eq!((orders.kind(), service.results, service.tunnel_token), (TargetKind::Pg, Results::Rows(10), true));
+    let TargetAuth::Pg(auth) = &orders.roles[0].auth else { panic!("another kind of login") };
+    assert_eq!(auth.password.as_ref().map(|password| password.as_str()), Some("s3cret"));
+    assert!(auth.tls.is_some());
+    assert_eq!(config.access.iter().map(|access| access.read_only).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(config.listen.postgres, ["127.0.0.1:6432".parse().unwrap()]);
+    assert!(config.postgres.is_some_and(|front| front.authority.is_some()));
+}
+
+#[test]
+fn a_name_may_stand_for_a_machine_and_for_its_database() {
+    let home = Home::new();
+    let (target, _) = postgres(&home);
+    let both = target.replace("\"orders\"\nkind", "\"web1\"\nkind").replace("[\"orders\"]", "[\"web1\"]");
+    home.load(&with_state_key(&both)).unwrap_or_else(|error| panic!("{error}"));
+    // Within a kind it may not.
+    let twice = format!("{target}{target}");
+    let found = problems(&home, &with_state_key(&twice));
+    assert!(found.iter().any(|problem| problem.what.contains("already taken")), "{found:?}");
+}
+
+#[test]
+fn mistakes_about_postgresql_get_their_remedy() {
+    let home = Home::new();
+    let (target, front) = postgres(&home);
+    let listening = "ssh = [\"127.0.0.1:2222\"]\npostgres = [\"127.0.0.1:6432\"]";
+    for (from, to, what, remedy) in [
+        ("kind = \"pg\"", "kind = \"mysql\"", "kind \"mysql\" is not known", "\"pg\""),
+        ("database = \"orders\"\n", "", "target.database is missing", "databases = [\"*\"]"),
+        ("database = \"orders\"", "database = \"\"", "no name of a database", "63 bytes"),
+        ("ca_file = \"keys/ca.pem\"\n", "", "target.ca_file is missing", "PEM file"),
+        ("ca_file = \"keys/ca.pem\"", "ca_file = \"keys/none\"", "keys/none", ""),
+        ("ca_file = \"keys/ca.pem\"", "tls = \"off\"", "tls is off towards another machine", "verify-full"),
+        ("ca_file = \"keys/ca.pem\"", "tls = \"verify-ca\"", "tls \"verify-ca\" is not known", "verify-full"),
+        ("rows:10", "some", "results \"some\" is not known", "rows:N"),
+        ("keys/orders.age", "keys/foreign.age", "encrypted to another key", "casemate secret"),
+        ("keys/orders.age", "keys/pg.crt", "not an age file", "casemate secret"),
+        ("keys/orders.age", "keys/none", "cannot read", "casemate secret"),
+        ("password_file", "key_file", "a client certificate without its key", "cert_file"),
+        ("certificate = \"keys/pg.crt\"", "certificate = \"keys/none\"", "keys/none", ""),
+        ("keys/pg.key", "keys/host", "keys/host", ""),
+        (
+            "authority = \"keys/ca.pem\"",
+            "authority = \"keys/pg.key\"",
+            "no file of certificates alone",
+            "without any key",
+        ),
+        ("authority = \"keys/ca.pem\"", "tls_min = \"1.1\"", "tls_min \"1.1\" is not known", "1.2"),
+        ("authority = \"keys/ca.pem\"", "revoked = [\"x\"]", "revoked without client_ca", "client_ca"),
+        (front.as_str(), "", "postgres is missing", "casemate init"),
+        ("127.0.0.1:6432", "127.0.0.1:2222", "both listen.ssh and listen.postgres", "port of its own"),
+    ] {
+        let text = with_state_key(&format!("{target}{front}")).replace("ssh = [\"127.0.0.1:2222\"]", listening);
+        assert!(text.contains(from), "{from}");
+        let found = problems(&home, &text.replace(from, to));
+        let hit = |problem: &Problem| problem.what.contains(what) && problem.remedy.contains(remedy);
+        assert!(found.iter().any(hit), "{from} -> {to}: {found:?}");
+    }
+    // Without a state key nothing that is encrypted to it can be opened.
+    let found = problems(&home, &format!("{SAMPLE}{target}"));
+    assert!(found.iter().any(|problem| problem.what.contains("without state_key")), "{found:?}");
 }

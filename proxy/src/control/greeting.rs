@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use super::{Caller, Reply};
+use crate::config::TargetKind;
 use crate::policy::Reachable;
 use crate::server::Door;
 
@@ -17,7 +18,7 @@ pub(super) fn greet(door: &Door, caller: &Caller<'_>, json: bool) -> Reply {
     let authority = policy.config().host_ca.known_hosts_line(&pattern(&ways)).unwrap_or_default();
     if json {
         let targets: Vec<_> = ways.iter().map(|way| {
-            json!({ "target": way.target.name, "aliases": way.target.aliases, "roles": way.roles, "reasons": way.reasons })
+            json!({ "target": way.target.name, "kind": way.target.kind().name(), "aliases": way.target.aliases, "roles": way.roles, "reasons": way.reasons })
         }).collect();
         let line = json!({
             "node": policy.config().node,
@@ -44,26 +45,67 @@ pub(super) fn greet(door: &Door, caller: &Caller<'_>, json: bool) -> Reply {
     }
     text.push_str("\nYou may reach:\n");
     for way in &ways {
+        let kind = if way.target.kind() == TargetKind::Pg { ", a PostgreSQL server" } else { "" };
         let aliases = way.target.aliases.join(", ");
         let aliases = if aliases.is_empty() { String::new() } else { format!(" ({aliases})") };
-        let _ = writeln!(text, "  {}{aliases} as {}", way.target.name, way.roles.join(", "));
+        let _ = writeln!(text, "  {}{aliases}{kind} as {}", way.target.name, way.roles.join(", "));
     }
     text.push_str(&lines(caller.local, identity.person(), &ways));
-    let _ = writeln!(text, "\nOnce, for ~/.ssh/known_hosts:\n  {authority}");
+    text.push_str(&database_lines(door, caller.local, identity.person(), &ways));
+    if ways.iter().any(is_ssh) {
+        let _ = writeln!(text, "\nOnce, for ~/.ssh/known_hosts:\n  {authority}");
+    }
     Reply::done(text)
 }
 
 /// The targets as known_hosts takes them: all names that may be typed.
 fn pattern(ways: &[Reachable]) -> String {
-    let names = ways.iter().flat_map(|way| std::iter::once(&way.target.name).chain(&way.target.aliases));
+    let names = ways
+        .iter()
+        .filter(|way| is_ssh(way))
+        .flat_map(|way| std::iter::once(&way.target.name).chain(&way.target.aliases));
     let names: Vec<&str> = names.map(String::as_str).collect();
     // Names of targets have no character that means anything there.
     if names.is_empty() { "*".to_owned() } else { names.join(",") }
 }
 
+fn is_ssh(way: &Reachable) -> bool {
+    way.target.kind() == TargetKind::Ssh
+}
+
+/// How to get to the first database.
+fn database_lines(door: &Door, local: SocketAddr, person: &str, ways: &[Reachable]) -> String {
+    let policy = door.policy();
+    let (config, ip) = (policy.config(), local.ip().to_canonical());
+    let Some(way) = ways.iter().find(|way| !is_ssh(way)) else { return String::new() };
+    let ssh_options = if local.port() == 22 { String::new() } else { format!("-p {} ", local.port()) };
+    let target = &way.target.name;
+    let Some((front, port)) = config.postgres.as_ref().zip(config.listen.postgres.first().map(SocketAddr::port)) else {
+        return format!(
+            "\nTo a database, with a password from `ssh {ssh_options}{person}@{ip} token {target}`:\n  \
+             ssh {ssh_options}-N -L 5432:{target}:5432 {person}@{ip}, and psql on localhost beside it\n"
+        );
+    };
+    let database = way.target.pg().and_then(|service| service.database.as_deref()).unwrap_or("DATABASE");
+    let (fetch, check) = match front.authority {
+        Some(_) => {
+            (format!("  ssh {ssh_options}{person}@{ip} authority > casemate-ca.crt\n"), " sslrootcert=casemate-ca.crt")
+        }
+        None => (String::new(), ""),
+    };
+    let role = if let [_] = way.roles.as_slice() { String::new() } else { "+ROLE".to_owned() };
+    format!(
+        "\nTo a database, with a password from `ssh {ssh_options}{person}@{ip} token {target}`:\n{fetch}  \
+         psql \"host={ip} port={port} user={person}+{target}{role} dbname={database} sslmode=verify-full{check}\"\n",
+    )
+}
+
 /// How to get to the first target.
 fn lines(local: SocketAddr, person: &str, ways: &[Reachable]) -> String {
-    let Some((way, role)) = ways.iter().find_map(|way| Some((way, way.roles.first()?))) else { return String::new() };
+    let Some((way, role)) = ways.iter().filter(|way| is_ssh(way)).find_map(|way| Some((way, way.roles.first()?)))
+    else {
+        return String::new();
+    };
     let target = &way.target.name;
     let (ip, port) = (local.ip().to_canonical(), local.port());
     let (jump, options) = match (port, ip.is_ipv6()) {

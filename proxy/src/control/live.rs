@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use casemate_recorder::Protocol;
 use casemate_recorder::transcript::event::Side;
 use casemate_recorder::transcript::seal::CloseReason;
 use serde_json::json;
@@ -82,6 +83,9 @@ pub(super) fn watch(door: &Door, caller: &Caller<'_>, id: &str) -> Result<Arc<Se
     let session = find(door, caller, id)?;
     if Arc::ptr_eq(&session, caller.session) {
         return Err(Reply::refused("a session that watches itself shows nothing else"));
+    }
+    if session.purpose().protocol() == Protocol::Pg {
+        return Err(Reply::refused("watch draws terminals, and a PostgreSQL session has none"));
     }
     note(door, caller, &session, "watched");
     Ok(session)

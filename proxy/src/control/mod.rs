@@ -5,8 +5,10 @@
 
 mod greeting;
 mod live;
+mod token;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::Duty;
@@ -34,6 +36,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Reply {
     /// Standard output.
     pub(crate) out: String,
+    /// A place in `out` that is shown and not recorded.
+    pub(crate) secret: Option<Range<usize>>,
     /// Standard error.
     pub(crate) err: String,
     /// 0 done, 1 refused, 2 usage.
@@ -42,15 +46,15 @@ pub(crate) struct Reply {
 
 impl Reply {
     fn done(out: impl Into<String>) -> Self {
-        Self { out: out.into(), err: String::new(), status: 0 }
+        Self { out: out.into(), secret: None, err: String::new(), status: 0 }
     }
 
     pub(crate) fn refused(why: impl AsRef<str>) -> Self {
-        Self { out: String::new(), err: format!("casemate: {}\n", why.as_ref()), status: 1 }
+        Self { out: String::new(), secret: None, err: format!("casemate: {}\n", why.as_ref()), status: 1 }
     }
 
     fn usage(why: impl AsRef<str>) -> Self {
-        Self { out: String::new(), err: format!("casemate: {}\n{USAGE}", why.as_ref()), status: 2 }
+        Self { out: String::new(), secret: None, err: format!("casemate: {}\n{USAGE}", why.as_ref()), status: 2 }
     }
 }
 
@@ -60,6 +64,8 @@ usage: ssh PERSON@BASTION [VERB] [--json]
   sessions      the sessions that are live: your own, all of them for an auditor
   watch ID      shows a session as it goes on, in your terminal: ssh -t …; q leaves
   kill ID       ends a session: your own, any for an auditor
+  token TARGET  a password for a database, for a while; not recorded
+  authority     the certificates that a PostgreSQL client may believe: its sslrootcert
   slip ID       a line that proves later what the log said now
   help          this
 ";
@@ -73,6 +79,8 @@ enum Verb {
     Watch(String),
     Kill(String),
     Slip(String),
+    Token(String),
+    Authority,
 }
 
 /// Reads what was typed; whether JSON is wanted comes with it.
@@ -91,8 +99,11 @@ fn parse(words: &[u8]) -> Result<(Verb, bool), String> {
         ["watch", id] => Verb::Watch((*id).to_owned()),
         ["kill", id] => Verb::Kill((*id).to_owned()),
         ["slip", id] => Verb::Slip((*id).to_owned()),
+        ["authority"] => Verb::Authority,
+        ["token", target] => Verb::Token((*target).to_owned()),
+        ["token", ..] => return Err("token takes the name of one target".to_owned()),
         [verb @ ("watch" | "kill" | "slip"), ..] => return Err(format!("{verb} takes the ID of one session")),
-        [verb @ ("help" | "sessions" | "whoami"), ..] => return Err(format!("{verb} takes no argument")),
+        [verb @ ("authority" | "help" | "sessions" | "whoami"), ..] => return Err(format!("{verb} takes no argument")),
         [verb, ..] => return Err(format!("unknown verb {verb:?}")),
     };
     Ok((verb, options.contains(&"--json")))
@@ -109,6 +120,8 @@ pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8]) -> Outco
             Err(refused) => refused,
         },
         Ok((Verb::Kill(id), _)) => live::kill(door, caller, &id),
+        Ok((Verb::Authority, _)) => token::authority(door),
+        Ok((Verb::Token(target), json)) => token::token(door, caller, &target, json),
         Ok((Verb::Slip(id), _)) => live::slip(door, caller, &id).await,
         Err(why) => Reply::usage(why),
     })

@@ -15,8 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Door;
-use super::guard::{Place, Source};
+use super::{Cut, Door, Waiting};
 use crate::alerts::Kind;
 use crate::session::{End, Session};
 use crate::ssh::jump::Jump;
@@ -41,35 +40,7 @@ const TURNED_AWAY: Duration = Duration::from_secs(30);
 /// How long a connection inside a portal may take to end after its channel is gone: for what was sent before.
 const CARRIER_GONE: Duration = Duration::from_secs(5);
 
-/// A place among those who have not logged in.
-type Waiting = Place<Source, (SocketAddr, Kill)>;
-
 type RunningSession = russh::server::RunningSession<Front>;
-
-/// Who may end a connection from outside.
-enum Cut {
-    /// The daemon, when it is to end.
-    Shutdown(CancellationToken),
-    /// The portal session that carries it, when that ends.
-    Portal(Arc<Session>),
-}
-
-impl Cut {
-    /// Waits until the connection is to end, and says why.
-    async fn wait(&self) -> End {
-        match self {
-            Self::Shutdown(token) => {
-                token.cancelled().await;
-                let notice = "this session ends: the bastion is shutting down";
-                End::with_notice(CloseReason::Shutdown, "the drain is over", notice)
-            }
-            Self::Portal(portal) => {
-                let End { reason, text, notice } = portal.ended().await;
-                End { reason, text: format!("the portal session ended: {text}"), notice }
-            }
-        }
-    }
-}
 
 /// Serves a connection from the street.
 pub(super) async fn street(

@@ -170,7 +170,7 @@ async fn connect_unhurried(
     channels: Channels,
     backlog: Arc<Backlog>,
 ) -> Result<Line, Unreachable> {
-    let settings = settings::target(limits, &grant.target().host_keys);
+    let settings = settings::target(limits, grant.target().host_keys());
     let dialled = target::dial(grant, limits).await?;
     let address = dialled.peer().to_string();
     let kill = Kill::default();
@@ -204,7 +204,9 @@ async fn connect_unhurried(
 
 async fn log_in(handle: &mut client::Handle<TargetHandler>, grant: &Grant) -> Result<(), Unreachable> {
     let role = grant.role();
-    let TargetAuth::Key(key) = &role.auth;
+    let TargetAuth::Key(key) = &role.auth else {
+        return Err(Unreachable::Login { login: role.login.clone() });
+    };
     let hash = match key.key.algorithm().is_rsa() {
         // A server that does not say which hashes it takes is asked for the better one; never for SHA-1.
         true => handle.best_supported_rsa_hash().await.ok().flatten().flatten().or(Some(HashAlg::Sha512)),

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use casemate_recorder::transcript::event::{Event, STREAM_LEN_MAX, Side, exit, reply, ssh_err, ssh_out};
 use casemate_recorder::transcript::seal::CloseReason;
-use casemate_recorder::{Frozen, Ticket};
+use casemate_recorder::{Elision, Frozen, How, Of, Part, Ticket};
 use russh::ChannelOpenFailure;
 use russh::server::ChannelOpenHandle;
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use super::reach;
 use super::relay::Outer;
 use super::said::{Request, Size, Told, Up};
 use super::watch;
+use crate::config::TargetKind;
 use crate::control::{self, Caller, Outcome, Reply};
 use crate::policy::{Grant, Wanted};
 use crate::server::{Door, Slot};
@@ -54,7 +55,7 @@ impl Desk {
         let Choice { target, role } = choice;
         let wanted = Wanted { person: identity.person().to_owned(), target: Some(target), role: Some(role) };
         // A reload may have changed the rules since the list was shown.
-        let grant = policy.authorize(&identity, &wanted).map_err(|denial| denial.client_text())?;
+        let grant = policy.authorize(&identity, &wanted, TargetKind::Ssh).map_err(|denial| denial.client_text())?;
         let portal = Some(portal.recording().id());
         let introduction = Introduction { software: self.software.clone(), notice: String::new(), portal };
         let purpose = Purpose::Work(grant.clone());
@@ -191,7 +192,7 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<Next, Frozen> {
         }
         (Outcome::Watch(_), None) => Reply::refused("watch draws into a terminal: write ssh -t"),
     };
-    say(outer, lines(outer, &reply.out), false).await?;
+    say_all(outer, &reply).await?;
     say(outer, lines(outer, &reply.err), true).await?;
     if words.is_empty()
         && size.is_some()
@@ -255,6 +256,25 @@ pub(super) async fn leave(outer: &Outer, status: u32) -> Result<(), Frozen> {
 fn lines(outer: &Outer, text: &str) -> String {
     let pty = outer.shape.pty.load(Ordering::SeqCst);
     if pty { text.replace('\n', "\r\n") } else { text.to_owned() }
+}
+
+/// Says what a verb answers on standard output; of a secret in it the record gets the length.
+async fn say_all(outer: &Outer, reply: &Reply) -> Result<(), Frozen> {
+    let Some((before, secret, after)) = reply.secret.clone().and_then(|place| {
+        let (before, rest) = reply.out.split_at_checked(place.start)?;
+        let (secret, after) = rest.split_at_checked(place.len())?;
+        Some((before, secret, after))
+    }) else {
+        return say(outer, lines(outer, &reply.out), false).await;
+    };
+    say(outer, lines(outer, before), false).await?;
+    let mut elision = Elision::new(outer.chan, Side::Target, Of::Files);
+    let (wire, part) =
+        (Bytes::copy_from_slice(secret.as_bytes()), Part { range: 0..secret.len(), how: How::Redact(ssh_out::TYPE) });
+    let ticket = outer.session.recording().record_eliding(&mut elision, ssh_out::TYPE, wire, &[part], []);
+    let bytes = ticket.receipt().await?.into_bytes();
+    let _ = outer.write.data_bytes(bytes).await;
+    say(outer, lines(outer, after), false).await
 }
 
 /// Records what the bastion says, and says it.

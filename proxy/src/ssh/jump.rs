@@ -1,4 +1,4 @@
-//! `ssh -J`: an SSH connection inside a channel of the portal, ended here like any other (DESIGN §9).
+//! `ssh -J` and `ssh -L` to a database: a connection inside a channel of the portal, ended here like any other (DESIGN §9).
 //!
 //! Says who may come through such a channel and with what proof; the connection itself is served like one from the street.
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pipe::Pipe;
 use crate::config::{Target, TargetKind};
-use crate::server::{Door, converse};
+use crate::server::{Door, converse, postgres};
 use crate::session::{PanicEnds, Session};
 
 /// Where a client asks a channel to lead, and where it says that the bytes come from (RFC 4254 §7.2).
@@ -72,9 +72,7 @@ impl Jump {
         };
         let target = door.policy().destination(portal.identity(), wanted.host, wanted.port);
         let target = target.map_err(|denial| denial.to_string())?;
-        match target.kind {
-            TargetKind::Ssh => Ok(Self { door: door.clone(), portal: Arc::clone(portal), target, origin }),
-        }
+        Ok(Self { door: door.clone(), portal: Arc::clone(portal), target, origin })
     }
 
     /// Serves the inner connection to its end, then closes the channel.
@@ -96,7 +94,10 @@ impl Jump {
             }
             open.accept().await;
             let door = self.door.clone();
-            converse::inside(pipe, self, &door, &gone).await;
+            match self.target.kind() {
+                TargetKind::Ssh => converse::inside(pipe, self, &door, &gone).await,
+                TargetKind::Pg => postgres::tunnel(Box::new(pipe), &self.portal, &self.target, &door, &gone).await,
+            }
             let goodbye = async {
                 let _ = write.eof().await;
                 let _ = write.close().await;

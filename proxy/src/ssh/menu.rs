@@ -2,6 +2,7 @@
 //!
 //! Bytes in, what to show and what was chosen out. Knows no channel and no session.
 
+use crate::config::TargetKind;
 use crate::policy::Reachable;
 
 /// The longest answer that is taken; a name and a role are shorter.
@@ -33,13 +34,14 @@ pub(super) struct Menu {
 }
 
 impl Menu {
-    /// Offers every way with each of its roles; `None` where there is nowhere to go.
+    /// Offers every way that a shell can lead, with each of its roles; `None` where there is nowhere to go.
     pub(super) fn of(ways: &[Reachable]) -> Option<Self> {
         let of_way = |way: &Reachable| {
             let choice = |role: &String| Choice { target: way.target.name.clone(), role: role.clone() };
             way.roles.iter().map(choice).collect::<Vec<_>>()
         };
-        let choices: Vec<Choice> = ways.iter().flat_map(of_way).collect();
+        let choices: Vec<Choice> =
+            ways.iter().filter(|way| way.target.kind() == TargetKind::Ssh).flat_map(of_way).collect();
         (!choices.is_empty()).then_some(Self { choices, line: String::new() })
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use russh::{ChannelWriteHalf, server};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
 use super::backlog::{Backlog, Held};
@@ -56,6 +56,8 @@ pub(super) struct Overrun;
 pub(crate) struct Pipe {
     inbox: mpsc::UnboundedReceiver<(Bytes, Held)>,
     outbox: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What was taken out and did not fit where it was to go.
+    rest: Option<(Bytes, Held)>,
 }
 
 impl Pipe {
@@ -64,7 +66,7 @@ impl Pipe {
     pub(super) fn new(write: &ChannelWriteHalf<server::Msg>, uploads: &Arc<Backlog>, limit: usize) -> (Inlet, Self) {
         let (queue, inbox) = mpsc::unbounded_channel();
         let inlet = Inlet { queue: Some(queue), backlog: Backlog::within(uploads, limit) };
-        (inlet, Self { inbox, outbox: Box::pin(write.make_writer()) })
+        (inlet, Self { inbox, outbox: Box::pin(write.make_writer()), rest: None })
     }
 }
 
@@ -74,6 +76,23 @@ impl Carrier for Pipe {
         let Some((bytes, _held)) = ready!(self.inbox.poll_recv(cx)) else { return Poll::Ready(Ok(0)) };
         *buffer = BytesMut::from(bytes);
         Poll::Ready(Ok(buffer.len()))
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slot: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (mut bytes, held) = match self.rest.take() {
+            Some(rest) => rest,
+            None => match ready!(self.inbox.poll_recv(cx)) {
+                Some(more) => more,
+                None => return Poll::Ready(Ok(())),
+            },
+        };
+        slot.put_slice(&bytes.split_to(bytes.len().min(slot.remaining())));
+        if !bytes.is_empty() {
+            self.rest = Some((bytes, held));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -22,6 +22,7 @@ use super::passage::{Passage, Place};
 use super::said::{Request, Size, Told};
 use super::settings::accepts_signature;
 use super::signal_name;
+use crate::config::TargetKind;
 use crate::error::Fault;
 use crate::policy::{Denial, Identity, MalformedLogin, Wanted};
 use crate::server::{Door, Slot};
@@ -142,7 +143,7 @@ impl Front {
             return self.refuse_login(user, method, Some(&key), "malformed login name");
         };
         let policy = self.door.policy();
-        let leave = match policy.authorize(&identity, &wanted) {
+        let leave = match policy.authorize(&identity, &wanted, TargetKind::Ssh) {
             Ok(grant) => Ok(Purpose::Work(grant)),
             Err(Denial::NoTarget { .. }) => Ok(Purpose::Portal),
             // They have a way to the target, or they would not be inside: which roles are open is theirs to know.

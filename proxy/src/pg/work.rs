@@ -1,0 +1,270 @@
+//! A session from its first event to its seal: reaches the target, greets the client and has the relay do the rest.
+
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use casemate_recorder::transcript::event::{Event, Side, Value, dialled, pg_out, pg_ready, pg_startup, unreachable};
+use casemate_recorder::{CloseReason, Frozen, Ticket};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::auth::target::{Login, Reached};
+use super::cancel::Key;
+use super::client::{self, Arrived, TargetStream};
+use super::codec::{CANNOT_CONNECT, Complaint, put_frame};
+use super::front::Front;
+use super::live::Running;
+use super::parameters::Wishes;
+use super::relay::{Finish, farewell, relay};
+use super::server::Admitted;
+use super::startup::Startup;
+use super::tape::Tape;
+use super::tls::TargetTls;
+use crate::config::{PgAuth, TargetAuth};
+use crate::policy::Grant;
+use crate::server::Door;
+use crate::session::{End, PanicEnds, Session};
+use crate::target::{Unreachable, dial};
+
+/// How long somebody whose target cannot be had may take to read why.
+const TURNED_AWAY: Duration = Duration::from_secs(5);
+
+/// The setting that a session begins with which may not change anything.
+const READ_ONLY: &[u8] = b"default_transaction_read_only";
+
+impl Admitted {
+    /// Serves the session to its end; `cut` is ready when somebody outside ends it.
+    pub(crate) async fn serve(self, door: &Door, cut: impl Future<Output = End>) {
+        let Self { front, startup, wishes, session, slot, grant, database } = self;
+        // In a task of its own, so that a panic in it still leaves a transcript that is closed.
+        let task = session.tasks().spawn({
+            let (session, door) = (Arc::clone(&session), door.clone());
+            async move {
+                let _guard = PanicEnds(Arc::clone(&session));
+                let work = Work { session: &session, grant: &grant, door: &door };
+                if let Err(end) = work.run(front, &startup, wishes, database).await {
+                    session.end(end);
+                }
+            }
+        });
+        let watch = async {
+            let end = tokio::select! {
+                end = cut => end,
+                end = session.overdue() => end,
+                frozen = session.recording().wait_frozen() => End::frozen(&frozen),
+            };
+            session.end(end);
+            pending::<()>().await;
+        };
+        tokio::select! {
+            _ = task => {}
+            () = watch => {}
+        }
+        session.tasks().close();
+        session.tasks().wait().await;
+        slot.close(&session).await;
+    }
+}
+
+/// What the steps of a session have in common.
+struct Work<'a> {
+    session: &'a Arc<Session>,
+    grant: &'a Grant,
+    door: &'a Door,
+}
+
+/// A target that took the login.
+struct Line {
+    reached: Reached,
+    stream: TargetStream,
+    tls: Option<Arc<TargetTls>>,
+}
+
+/// What a failed step leaves: how the session ends, and what the client reads.
+type Failed = (End, Bytes);
+
+impl Work<'_> {
+    async fn run(&self, mut front: Front, startup: &Startup, wishes: Wishes, database: Bytes) -> Result<(), End> {
+        let session = self.session;
+        let begun = session.record(Side::Client, begun(startup, &wishes, front.tls));
+        let reached = tokio::select! {
+            biased;
+            end = session.ended() => Err((end.clone(), farewell(&end))),
+            reached = self.reach(startup, wishes, database, begun) => reached,
+        };
+        let mut line = match reached {
+            Ok(line) => line,
+            Err((end, words)) => {
+                let goodbye = async {
+                    let _ = front.stream.write_all(&words).await;
+                    let _ = front.stream.shutdown().await;
+                };
+                let _ = timeout(TURNED_AWAY, goodbye).await;
+                session.note_last(end);
+                return Ok(());
+            }
+        };
+        let results = self.grant.target().pg().map(|service| service.results).unwrap_or_default();
+        let tape = Arc::new(Tape::new(session.recording().clone(), results));
+        // The key is good for as long as this lives: until the relay is over.
+        let _key = self.greet(&mut front, startup, &tape, &mut line).await?;
+        let finish = relay(session, &tape, front.stream, line.stream, front.buffer, line.reached.leftover).await;
+        tape.finish(session.age());
+        session.note_last(match finish {
+            Finish::Client => End::quiet(CloseReason::Client, "the client left"),
+            Finish::Target => End::quiet(CloseReason::Target, "the target closed the connection"),
+            Finish::Ended(end) => return Err(end),
+        });
+        Ok(())
+    }
+
+    /// Reaches the target and logs in there.
+    async fn reach(&self, startup: &Startup, wishes: Wishes, database: Bytes, begun: Ticket) -> Result<Line, Failed> {
+        let (session, grant) = (self.session, self.grant);
+        let froze = |frozen: Frozen| {
+            let end = End::frozen(&frozen);
+            let words = farewell(&end);
+            (end, words)
+        };
+        drop(begun.receipt().await.map_err(froze)?);
+        let limits = session.limits();
+        let reached = timeout(limits.dial, self.dial(startup, wishes, database)).await;
+        let timed_out = || {
+            let why = Unreachable::TimedOut(limits.dial);
+            (why.to_string(), cannot(why.client_text(&grant.target().name)))
+        };
+        let (arrived, address) =
+            reached.unwrap_or_else(|_| Err(timed_out())).map_err(|(why, words)| self.unreachable(why, words))?;
+        let Arrived { reached, stream, peer } = arrived;
+        let event = Event::map(dialled::TYPE, 0)
+            .with(dialled::ADDRESS, address)
+            .with(dialled::SOFTWARE, reached.server_version.as_bytes());
+        drop(session.record(Side::Target, event));
+        let mut event = Event::map(pg_ready::TYPE, 0)
+            .with(pg_ready::VERSION, reached.server_version.as_bytes())
+            .with(pg_ready::METHOD, reached.method)
+            .with(pg_ready::USER, grant.role().login.as_str());
+        if let Some(key) = &reached.key {
+            event = event.with(pg_ready::PID, key.pid);
+        }
+        if let Some(peer) = peer {
+            event = event.with(pg_ready::TLS, peer.version).with(pg_ready::CERTIFICATE, peer.fingerprint);
+        }
+        drop(session.record(Side::Target, event).receipt().await.map_err(froze)?);
+        let TargetAuth::Pg(PgAuth { tls, .. }) = &grant.role().auth else { return Err(no_database()) };
+        Ok(Line { reached, stream, tls: tls.clone() })
+    }
+
+    async fn dial(
+        &self,
+        startup: &Startup,
+        wishes: Wishes,
+        database: Bytes,
+    ) -> Result<(Arrived, String), (String, Bytes)> {
+        let (grant, name) = (self.grant, &self.grant.target().name);
+        let TargetAuth::Pg(PgAuth { tls, password }) = &grant.role().auth else {
+            return Err((no_database().0.text, no_database().1));
+        };
+        let dialled = dial(grant, self.session.limits()).await;
+        let dialled = dialled.map_err(|error| (error.to_string(), cannot(error.client_text(name))))?;
+        let address = dialled.peer().to_string();
+        let mut params = wishes.settings;
+        if grant.read_only() {
+            params.retain(|(name, _)| !name.eq_ignore_ascii_case(READ_ONLY));
+            params.push((Bytes::from_static(READ_ONLY), Bytes::from_static(b"on")));
+        }
+        params.extend(wishes.replication.map(|value| (Bytes::from_static(b"replication"), value)));
+        let login = Login {
+            user: grant.role().login.clone(),
+            database,
+            password: password.as_ref().map(|password| Zeroizing::clone(password)),
+            params,
+            protocol: startup.version,
+        };
+        let arrived = client::reach(dialled.into_stream(), tls.as_deref(), login, self.session.limits().dial).await;
+        arrived.map(|arrived| (arrived, address)).map_err(|error| (error.to_string(), error.for_client(name)))
+    }
+
+    fn unreachable(&self, why: String, words: Bytes) -> Failed {
+        let (session, target) = (self.session, self.grant.target());
+        tracing::warn!(session = %session.recording().id(), target = target.name, error = why, "target unreachable");
+        let event = Event::map(unreachable::TYPE, 0)
+            .with(unreachable::ADDRESS, target.address())
+            .with(unreachable::REASON, why.as_str());
+        drop(session.record(Side::Target, event));
+        (End::quiet(CloseReason::Unreachable, why), words)
+    }
+
+    /// Tells the client what the target said at its login, with a key of our own in the place of its.
+    async fn greet(
+        &self,
+        front: &mut Front,
+        startup: &Startup,
+        tape: &Arc<Tape>,
+        line: &mut Line,
+    ) -> Result<Option<(Key<Running>, Arc<Running>)>, End> {
+        let session = self.session;
+        let frozen = |frozen: Frozen| End::frozen(&frozen);
+        let lost = |error: io::Error| End::quiet(CloseReason::Client, format!("the client left: {error}"));
+        let greeting = session.record(Side::Target, Event::stream(pg_out::TYPE, 0, line.reached.greeting.clone()));
+        let greeting = greeting.receipt().await.map_err(frozen)?.into_bytes();
+        front.stream.write_all(&greeting).await.map_err(lost)?;
+        let key = match line.reached.key.clone() {
+            None => None,
+            Some(key) => {
+                let pid = key.pid;
+                let (grant, tls) = (self.grant.clone(), line.tls.clone());
+                let running =
+                    Arc::new(Running { session: Arc::clone(session), tape: Arc::clone(tape), grant, tls, key });
+                let source = session.identity().source().ip();
+                let issued = self.door.cancels().issue(pid, startup.version, source, &running).map_err(|error| {
+                    End::with_notice(CloseReason::Internal, error.to_string(), "the bastion has no randomness")
+                })?;
+                // The key is a secret of the access protocol: it is told and not recorded.
+                let mut frame = BytesMut::new();
+                put_frame(&mut frame, b'K', |out| {
+                    out.put_u32(pid);
+                    out.put_slice(issued.told());
+                });
+                front.stream.write_all(&frame).await.map_err(lost)?;
+                Some((issued, running))
+            }
+        };
+        let mut ready = BytesMut::new();
+        put_frame(&mut ready, b'Z', |out| out.put_u8(line.reached.status));
+        let ready = session.record(Side::Target, Event::stream(pg_out::TYPE, 0, ready.freeze()));
+        let ready = ready.receipt().await.map_err(frozen)?.into_bytes();
+        front.stream.write_all(&ready).await.map_err(lost)?;
+        front.stream.flush().await.map_err(lost)?;
+        Ok(key)
+    }
+}
+
+fn no_database() -> Failed {
+    let text = "the target speaks no PostgreSQL";
+    (End::quiet(CloseReason::Internal, text), cannot(text))
+}
+
+/// What a client reads whose target cannot be had.
+fn cannot(text: impl Into<String>) -> Bytes {
+    Complaint::new(CANNOT_CONNECT, format!("casemate: {}", text.into())).fatal()
+}
+
+/// What the client asked for, and what came of it.
+fn begun(startup: &Startup, wishes: &Wishes, tls: Option<&'static str>) -> Event {
+    let version = |version: u32| format!("{}.{}", version >> 16, version & 0xffff);
+    let pair = |(name, value): &(Bytes, Bytes)| Value::List(vec![name.clone().into(), value.clone().into()]);
+    let event = Event::map(pg_startup::TYPE, 0)
+        .with(pg_startup::PROTOCOL, version(startup.asked))
+        .with(pg_startup::GRANTED, version(startup.version))
+        .with(pg_startup::PARAMETERS, startup.parameters.iter().map(pair).collect::<Vec<_>>())
+        .with(pg_startup::TLS, tls.unwrap_or_default());
+    if wishes.left_out.is_empty() {
+        return event;
+    }
+    event.with(pg_startup::LEFT_OUT, wishes.left_out.iter().map(|name| name.as_str().into()).collect::<Vec<Value>>())
+}
