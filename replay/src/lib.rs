@@ -11,6 +11,7 @@ mod ls;
 pub mod play;
 pub mod reader;
 mod show;
+mod sql;
 mod tail;
 mod time;
 pub mod vault;

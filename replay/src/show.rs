@@ -6,17 +6,28 @@ use std::path::Path;
 
 use casemate_recorder::transcript::event::{
     Body, Event, EventType, Lane, Value, chan_close, chan_open, eof, exec, exit, file_close, file_command, file_digest,
-    file_elided, file_lost, fwd_end, fwd_listen, gap, pty, refused, reply, request, resize, subsystem, unreachable,
+    file_elided, file_lost, fwd_end, fwd_listen, gap, pg_described, pg_done, pg_elided, pty, refused, reply, request,
+    resize, subsystem, unreachable,
 };
 
 use crate::ReplayError;
 use crate::json::{Object, hex, is_digest};
 use crate::reader::Transcript;
+use crate::sql::{Statement, Statements, line};
 use crate::time::offset;
 use casemate_screen::safe::{Piece, Utf8Stream, push_visible, visible};
 
-/// What belongs to the mechanics of a channel and says nothing about what was done.
-const LEFT_OUT: [EventType; 6] = [pty::TYPE, resize::TYPE, eof::TYPE, chan_close::TYPE, request::TYPE, reply::TYPE];
+/// What belongs to the mechanics of a channel and says nothing about what was done, or is told with a statement.
+const LEFT_OUT: [EventType; 8] = [
+    pty::TYPE,
+    resize::TYPE,
+    eof::TYPE,
+    chan_close::TYPE,
+    request::TYPE,
+    reply::TYPE,
+    pg_done::TYPE,
+    pg_described::TYPE,
+];
 
 /// Digests that are told anew every so often: only the last says something that nothing else does.
 #[derive(Debug, Default)]
@@ -32,6 +43,7 @@ impl Running {
         let place = match event.kind {
             // One for each side that content passes from.
             file_elided::TYPE => number(file_elided::SIDE),
+            pg_elided::TYPE => number(pg_elided::SIDE),
             file_digest::TYPE => number(file_digest::FILE),
             file_close::TYPE => {
                 self.0.remove(&(event.chan, file_digest::TYPE, number(file_close::FILE)));
@@ -45,17 +57,27 @@ impl Running {
 }
 
 pub(crate) fn run(transcript: &Transcript, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
-    let mut running = Running::default();
+    let (mut running, mut statements) = (Running::default(), Statements::new());
+    let mut ended = Vec::new();
     for event in transcript.events(&Lane::ALL) {
         let (t_us, entry) = event?;
+        statements.take(t_us, &entry.event, |statement| ended.push(statement));
+        ended.drain(..).try_for_each(|statement| write_statement(&statement, json, out))?;
         if let Some(event) = running.take(t_us, entry.event) {
             write_item(t_us, &event, json, out)?;
         }
     }
+    statements.finish(|statement| ended.push(statement));
+    ended.iter().try_for_each(|statement| write_statement(statement, json, out))?;
     let mut last: Vec<(u64, Event)> = running.0.into_values().collect();
     last.sort_by_key(|(t_us, _)| *t_us);
     last.iter().try_for_each(|(t_us, event)| write_item(*t_us, event, json, out))?;
     out.flush().map_err(ReplayError::io("write to", Path::new("the output")))
+}
+
+fn write_statement(statement: &Statement, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
+    let line = if json { line::json(statement) } else { line::text(statement) };
+    writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))
 }
 
 /// Whether it is the opening of a program's channel. Where another leads, and whether it may, is worth a line.
@@ -65,12 +87,23 @@ fn is_program(event: &Event) -> bool {
         && event.get(chan_open::ACCEPTED) == Some(&Value::Uint(1))
 }
 
-fn write_item(t_us: u64, event: &Event, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
-    let Body::Map(fields) = &event.body else { return Ok(()) };
-    if LEFT_OUT.contains(&event.kind) || is_program(event) {
-        return Ok(());
+/// Returns an event as a line of text; `None` for streams, and for what belongs to something else.
+pub(crate) fn item(t_us: u64, event: &Event) -> Option<String> {
+    Some(text_line(t_us, event, &named(event)?))
+}
+
+/// Names the fields of an event that is worth a line.
+fn named(event: &Event) -> Option<Vec<(String, &Value)>> {
+    match &event.body {
+        Body::Map(fields) if !LEFT_OUT.contains(&event.kind) && !is_program(event) => {
+            Some(fields.iter().map(|(key, value)| (name(event, *key), value)).collect())
+        }
+        _ => None,
     }
-    let named: Vec<(String, &Value)> = fields.iter().map(|(key, value)| (name(event, *key), value)).collect();
+}
+
+fn write_item(t_us: u64, event: &Event, json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
+    let Some(named) = named(event) else { return Ok(()) };
     let line = if json { json_line(t_us, event, &named) } else { text_line(t_us, event, &named) };
     writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))
 }

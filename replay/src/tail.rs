@@ -11,7 +11,7 @@ use casemate_recorder::transcript::block::{Kind, SessionId};
 use casemate_recorder::transcript::chain::{Chain, events, parse_trailer};
 use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event::{Body, Entry, Event};
-use casemate_recorder::transcript::head::Head;
+use casemate_recorder::transcript::head::{Head, Protocol};
 use casemate_recorder::transcript::wrap::Identity;
 
 use crate::ReplayError;
@@ -48,6 +48,7 @@ pub(crate) struct Tail<'v> {
     chain: Chain,
     keys: LaneKeys,
     start_us: u64,
+    protocol: Option<Protocol>,
     /// Where the next block of the segment begins.
     offset: u64,
     waiting: BTreeMap<u64, (u64, Event)>,
@@ -73,6 +74,7 @@ impl<'v> Tail<'v> {
             chain: Chain::new(session),
             keys: LaneKeys::default(),
             start_us: 0,
+            protocol: None,
             offset: 0,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
@@ -85,6 +87,11 @@ impl<'v> Tail<'v> {
     /// Returns the wall clock of the first block, in microseconds since 1970; 0 before it was read.
     pub(crate) fn start_us(&self) -> u64 {
         self.start_us
+    }
+
+    /// Returns the protocol of the session; `None` for a control transcript, and before its first block was read.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        self.protocol
     }
 
     /// Gives up waiting: what was read and still waits for earlier events comes in its order.
@@ -179,7 +186,9 @@ impl<'v> Tail<'v> {
             match block.header.kind {
                 Kind::Head if segment_no == 0 => {
                     self.start_us = block.header.wall_us;
-                    self.keys = open_keys(session, &Head::decode(block.payload).map_err(bad)?, self.identities)?;
+                    let head = Head::decode(block.payload).map_err(bad)?;
+                    self.protocol = head.protocol;
+                    self.keys = open_keys(session, &head, self.identities)?;
                 }
                 Kind::Data | Kind::Micro => {
                     for (t_us, Entry { seq, event, .. }) in events(&block, &self.keys).map_err(bad)? {

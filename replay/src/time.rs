@@ -24,6 +24,15 @@ pub(crate) fn length(us: u64) -> String {
     }
 }
 
+/// Shows how long something took, in the unit that leaves a sensible number with a decimal.
+pub(crate) fn duration(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{}.{} ms", us / 1_000, us / 100 % 10),
+        _ => format!("{}.{} s", us / 1_000_000, us / 100_000 % 10),
+    }
+}
+
 /// Shows a moment inside a session as `h:mm:ss.mmm`.
 pub(crate) fn offset(us: u64) -> String {
     let ms = us / 1000;
@@ -63,6 +72,7 @@ mod tests {
         assert_eq!(day_path(1_763_769_599_999_999), "2025/11/21");
         assert_eq!(rfc3339(u64::MAX).get(..4), Some("9999"));
         assert_eq!(offset(3_661_001_000), "1:01:01.001");
+        assert_eq!([999, 1_250, 61_950_000].map(duration), ["999 µs", "1.2 ms", "61.9 s"]);
         assert_eq!(
             (length(999), length(119_000_000), length(7_200_000_000)),
             ("0 ms".into(), "119 s".into(), "2 h".into())

@@ -6,6 +6,7 @@
 use std::io::Write;
 
 use casemate_recorder::transcript::event::{Body, Event, Field, Lane, Value, exit, pty, resize, ssh_err, ssh_out};
+use casemate_recorder::transcript::head::Protocol;
 
 use super::{failed, filter::Filter, is_output};
 use crate::ReplayError;
@@ -20,6 +21,10 @@ const SIZE_RANGE: std::ops::RangeInclusive<u64> = 1..=1000;
 const DEFAULT_SIZE: (u64, u64) = (80, 24);
 
 pub(super) fn write(transcript: &Transcript, channel: Option<u32>, out: &mut dyn Write) -> Result<(), ReplayError> {
+    if transcript.head.protocol == Some(Protocol::Pg) {
+        let what = "is a PostgreSQL session, which has no terminal: see `play`, `show` or `--format sql`";
+        return Err(ReplayError::Usage(format!("session {} {what}", transcript.session())));
+    }
     let mut put = |line: String| writeln!(out, "{line}").map_err(failed());
     let terminal = find_terminal(transcript, channel)?;
     put(header(transcript, &terminal))?;

@@ -3,6 +3,7 @@
 mod asciicast;
 mod filter;
 mod jsonl;
+mod sql;
 mod text;
 
 use std::io::Write;
@@ -18,10 +19,12 @@ use crate::reader::Transcript;
 pub enum Format {
     /// One JSON object an event, with everything that was recorded.
     Jsonl,
-    /// What was shown, as plain text; control characters are made visible.
+    /// What was shown, and of a PostgreSQL session what was asked, as plain text; control characters are made visible.
     Text,
     /// A recording for terminal players (asciicast v3), without sequences that make a terminal answer.
     Asciicast,
+    /// The statements of a PostgreSQL session, as a script that psql takes.
+    Sql,
 }
 
 /// Writes a transcript. `channel` restricts text and asciicast to one channel.
@@ -38,6 +41,7 @@ pub fn write(
         Format::Jsonl => jsonl::write(transcript, out),
         Format::Text => text::write(transcript, channel, out),
         Format::Asciicast => asciicast::write(transcript, channel, out),
+        Format::Sql => sql::write(transcript, out),
     }?;
     out.flush().map_err(failed())
 }

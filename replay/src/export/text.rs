@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use casemate_recorder::transcript::event::{Body, EventType, Lane};
+use casemate_recorder::transcript::head::Protocol;
 
 use super::{failed, is_output};
 use crate::ReplayError;
 use crate::reader::Transcript;
+use crate::sql::print::Print;
 use casemate_screen::safe::{Piece, Utf8Stream, push_visible};
 
 /// One output stream of one channel on its way to text.
@@ -47,6 +49,9 @@ impl Stream {
 }
 
 pub(super) fn write(transcript: &Transcript, channel: Option<u32>, out: &mut dyn Write) -> Result<(), ReplayError> {
+    if transcript.head.protocol == Some(Protocol::Pg) {
+        return statements(transcript, out);
+    }
     let mut streams: HashMap<(u32, EventType), Stream> = HashMap::new();
     let mut text = String::new();
     for event in transcript.events(&[Lane::Output]) {
@@ -65,6 +70,16 @@ pub(super) fn write(transcript: &Transcript, channel: Option<u32>, out: &mut dyn
     text.clear();
     rest.into_iter().for_each(|(_, stream)| stream.finish(&mut text));
     out.write_all(text.as_bytes()).map_err(failed())
+}
+
+/// Writes what a PostgreSQL session asked for and was shown, as `play` does.
+fn statements(transcript: &Transcript, out: &mut dyn Write) -> Result<(), ReplayError> {
+    let mut print = Print::new();
+    for event in transcript.events(&Lane::ALL) {
+        let (t_us, entry) = event?;
+        print.event(t_us, &entry.event).iter().try_for_each(|line| writeln!(out, "{line}")).map_err(failed())?;
+    }
+    print.finish().iter().try_for_each(|line| writeln!(out, "{line}")).map_err(failed())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `play`: a session as it looked, drawn anew from an emulator's cells. No recorded byte reaches the reader's terminal.
 
 mod pace;
+mod sql;
 mod tty;
 
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::transcript::event::Event;
+use casemate_recorder::transcript::head::Protocol;
 use casemate_recorder::transcript::wrap::Identity;
 use casemate_screen::paint::Painter;
 use casemate_screen::screen::{Frame, Size};
@@ -82,6 +84,9 @@ pub(crate) fn run(
         (Some(Goto::End), _) | (None, true) => Some(u64::MAX),
         (None, false) => None,
     };
+    if first.protocol() == Some(Protocol::Pg) {
+        return sql::run(first, opened, session, begin, options, out);
+    }
     let mut player = Player {
         options,
         tail: first,
@@ -94,7 +99,7 @@ pub(crate) fn run(
         pending: false,
         step: false,
         dirty: true,
-        view: View { tty: Tty::open(), painter: None, text: String::new(), at: None },
+        view: View::open(),
     };
     player.arrived(opened, Duration::ZERO);
     let played = player.play(&tail, out);
@@ -308,6 +313,11 @@ struct View {
 }
 
 impl View {
+    /// Takes the reader's terminal over, where there is one.
+    fn open() -> Self {
+        Self { tty: Tty::open(), painter: None, text: String::new(), at: None }
+    }
+
     fn has_clock(&self) -> bool {
         self.tty.is_some()
     }
