@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -165,6 +165,40 @@ pub fn spawn_daemon(command: &mut Command, log: &Path) -> Result<Owned> {
         let _ = child.wait();
     });
     owned
+}
+
+/// A program that runs beside the test, and ends at the latest when the value is dropped.
+#[derive(Debug)]
+pub struct Spawned(Child);
+
+impl Spawned {
+    /// Starts a command; its streams are what the caller made them.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        Ok(Self(command.spawn().with_context(|| format!("{} does not start", describe(command)))?))
+    }
+
+    /// Waits for the program to end by itself.
+    ///
+    /// # Errors
+    /// When it outlives `patience`.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let mut status = None;
+        wait_until(patience, || {
+            status = self.0.try_wait().ok().flatten();
+            status.is_some()
+        });
+        status.with_context(|| format!("it still runs after {patience:?}"))
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What a finished command left behind.

@@ -3,10 +3,12 @@
 //! It runs as whoever runs the tests, root or not, logs in that same user with a key of its own, and touches nothing
 //! outside its directory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -162,10 +164,14 @@ pub fn current_user() -> Result<String> {
 /// # Errors
 /// When no free one is found in a thousand tries.
 pub fn free_port() -> Result<u16> {
+    // Two that are asked for one after the other are both free until somebody listens.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut noise = Noise::new(fresh_seed() ^ u64::from(std::process::id()));
     for _ in 0..1000 {
         let port = 10_000 + noise.below(22_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            given.insert(port);
             return Ok(port);
         }
     }

@@ -3,24 +3,22 @@
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use casemate_tests::bins;
+use casemate_tests::postgres::{self, Version};
 use casemate_tests::rig::{Options, Rig};
 use casemate_tests::sshd::Sshd;
 
 mod demo;
 
-const USAGE: &str =
-    "usage: casemate-rig start DIR [--durability strict|causal|process] | stop DIR | demo | target DIR [PORT]";
+const USAGE: &str = "usage: casemate-rig start DIR [--durability strict|causal|process] [--postgres packaged|18|none] | stop DIR | demo | \
+     target DIR [PORT]";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["start", dir] => start(dir, None),
-        ["start", dir, "--durability", mode @ ("strict" | "causal" | "process")] => {
-            start(dir, Some((*mode).to_owned()))
-        }
+        ["start", dir, options @ ..] => start(dir, options),
         ["stop", dir] => {
             Rig::load(&PathBuf::from(dir))?.stop();
             Ok(())
@@ -32,10 +30,26 @@ fn main() -> Result<()> {
     }
 }
 
-fn start(dir: &str, durability: Option<String>) -> Result<()> {
+fn start(dir: &str, words: &[&str]) -> Result<()> {
     // Looked for before anything runs, so that nothing runs when it is missing.
     bins::path("casemate-replay")?;
-    let rig = Rig::start(&PathBuf::from(dir), &Options { durability, ..Options::default() })?;
+    // Without a word about it, PostgreSQL takes part where it is installed.
+    let packaged = || Version::Packaged.programs().is_ok().then(postgres::Options::default);
+    let mut options = Options { postgres: packaged(), ..Options::default() };
+    let (pairs, rest) = words.as_chunks::<2>();
+    ensure!(rest.is_empty(), USAGE);
+    for pair in pairs {
+        match pair {
+            ["--durability", mode @ ("strict" | "causal" | "process")] => options.durability = Some((*mode).to_owned()),
+            ["--postgres", "none"] => options.postgres = None,
+            ["--postgres", version] => {
+                options.postgres =
+                    Some(postgres::Options { version: version.parse()?, ..postgres::Options::default() });
+            }
+            _ => bail!(USAGE),
+        }
+    }
+    let rig = Rig::start(&PathBuf::from(dir), &options)?;
     stdout().write_all(rig.lines()?.as_bytes())?;
     Ok(())
 }

@@ -1,26 +1,37 @@
-//! The rig: a throwaway target and a bastion before it, on loopback and free ports, under one directory.
+//! The rig: throwaway targets and a bastion before them, on loopback and free ports, under one directory.
 //!
 //! `make rig` leaves it running for a person or a script; the tests start one each and end it when they are done.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tempfile::TempDir;
-use toml::{Table, Value};
+use toml::Table;
 
-use crate::bastion::{self, Bastion, list, table};
+use crate::bastion::{self, Bastion};
 use crate::client::{Client, Host, Route};
+use crate::postgres::{self, Postgres};
 use crate::process::{Done, Owned, run};
 use crate::sshd::{Sshd, current_user, free_port};
 use crate::vault::Vault;
 use crate::{bins, keys};
 
+mod config;
+mod database;
+
+use config::{Ports, Targets};
+
 /// The person of the rig, and the target's name.
 const PERSON: &str = "alice";
 const TARGET: &str = "web1";
+
+/// The database target's name, and its database's.
+pub const DATABASE: &str = "orders";
 
 /// The client's name for the bastion itself.
 pub const PORTAL: &str = "portal";
@@ -34,6 +45,12 @@ pub struct Options {
     pub content: Option<String>,
     /// What the access line lets forward; nothing when empty.
     pub forward: Vec<String>,
+    /// The PostgreSQL to have as a second target; none when `None`.
+    pub postgres: Option<postgres::Options>,
+    /// What is recorded of its results; the product's default when `None`.
+    pub results: Option<String>,
+    /// Whether a tunnel to it asks for a token; the product's default when `None`.
+    pub tunnel_token: Option<bool>,
     /// Whether recordings are written in the clear.
     pub clear: bool,
     /// More lines for the target's sshd.
@@ -57,10 +74,16 @@ pub struct Rig {
     pub dir: PathBuf,
     /// The target.
     pub target: Sshd,
+    /// The database target, where the rig has one.
+    pub postgres: Option<Postgres>,
     /// The bastion.
     pub bastion: Bastion,
     /// The client's side.
     pub client: Client,
+    /// The port of the bastion's PostgreSQL front door.
+    pub postgres_port: u16,
+    /// The token in use, and the process that gave it: it keeps tokens in memory only.
+    token: Arc<Mutex<Option<(Owned, String)>>>,
 }
 
 impl Rig {
@@ -74,7 +97,9 @@ impl Rig {
         let dir = dir.canonicalize()?.join("rig");
         fs::create_dir_all(&dir)?;
         if let Ok(running) = Self::load_from(&dir)
-            && (running.bastion.process.alive() || running.target.process.alive())
+            && (running.bastion.process.alive()
+                || running.target.process.alive()
+                || running.postgres.as_ref().is_some_and(|postgres| postgres.process.alive()))
         {
             bail!("a rig runs there already; stop it first: make rig-stop DIR={}", parent(&dir).display());
         }
@@ -85,16 +110,27 @@ impl Rig {
                 _ => free_port(),
             }
         };
+        let ports = Ports { ssh: port("bastion_port")?, postgres: port("bastion_postgres_port")? };
+        let postgres_port = port("postgres_port")?;
         let target = Sshd::start(&dir.join("target"), Some(port("target_port")?), &options.sshd)?;
-        let started = Self::start_bastion(&dir, port("bastion_port")?, &target, options);
-        let (bastion, client) = match started {
+        let postgres =
+            options.postgres.as_ref().map(|options| database::start(&dir, postgres_port, options)).transpose();
+        let started = postgres.and_then(|postgres| {
+            let started = Self::start_bastion(&dir, ports, &target, postgres.as_ref(), options);
+            if let (Err(_), Some(postgres)) = (&started, &postgres) {
+                postgres.stop();
+            }
+            started.map(|(bastion, client)| (postgres, bastion, client))
+        });
+        let (postgres, bastion, client) = match started {
             Ok(parts) => parts,
             Err(error) => {
                 target.stop();
                 return Err(error);
             }
         };
-        let rig = Self { dir, target, bastion, client };
+        let token = Arc::default();
+        let rig = Self { dir, target, postgres, bastion, client, postgres_port: ports.postgres, token };
         if let Err(error) = rig.remember() {
             rig.stop();
             return Err(error);
@@ -102,12 +138,24 @@ impl Rig {
         Ok(rig)
     }
 
-    fn start_bastion(dir: &Path, port: u16, target: &Sshd, options: &Options) -> Result<(Bastion, Client)> {
+    fn start_bastion(
+        dir: &Path,
+        ports: Ports,
+        target: &Sshd,
+        postgres: Option<&Postgres>,
+        options: &Options,
+    ) -> Result<(Bastion, Client)> {
+        let port = ports.ssh;
         let at = dir.join("bastion");
         let identity = dir.join("client").join(PERSON);
         fs::create_dir_all(dir.join("client"))?;
         let public = keys::make(&identity, "ed25519")?;
-        let config = configuration(Bastion::init(&at)?, port, &public, target, options)?;
+        let init = Bastion::init(&at)?;
+        let targets = Targets { ssh: target, postgres };
+        if let Some(postgres) = postgres {
+            database::keep_secret(&at, &postgres.access(DATABASE).password)?;
+        }
+        let config = config::configuration(&at, init, ports, &public, targets, options)?;
         Bastion::configure(&at, &config)?;
         for (name, mode) in [("state", 0o700), ("vault", 0o750)] {
             if let Some(disk) = &options.disk {
@@ -151,17 +199,30 @@ impl Rig {
             Ok(Owned { pid: u32::try_from(pid)?, start_ticks: memory.number(&format!("{name}_start"))? })
         };
         let port = |name: &str| memory.port(name).with_context(|| format!("no {name}"));
-        let user = memory.0.get("target_user").and_then(|user| user.as_str()).context("no target_user")?;
+        let text = |name: &str| memory.0.get(name).and_then(|text| text.as_str());
+        let user = text("target_user").context("no target_user")?;
+        let postgres = match text("postgres_version") {
+            Some(version) => Some(Postgres {
+                dir: dir.join("postgres"),
+                port: port("postgres_port")?,
+                version: version.parse()?,
+                process: process("postgres")?,
+            }),
+            None => None,
+        };
         Ok(Self {
             dir: dir.to_owned(),
             target: Sshd::again(dir.join("target"), port("target_port")?, user.to_owned(), process("target")?),
+            postgres,
             bastion: Bastion { dir: dir.join("bastion"), port: port("bastion_port")?, process: process("bastion")? },
             client: Client { dir: dir.join("client") },
+            postgres_port: port("bastion_postgres_port").unwrap_or_default(),
+            token: Arc::default(),
         })
     }
 
     fn remember(&self) -> Result<()> {
-        let memory = json!({
+        let mut memory = json!({
             "target_port": self.target.port,
             "target_user": self.target.user,
             "target_pid": self.target.process.pid,
@@ -169,7 +230,18 @@ impl Rig {
             "bastion_port": self.bastion.port,
             "bastion_pid": self.bastion.process.pid,
             "bastion_start": self.bastion.process.start_ticks,
+            "bastion_postgres_port": self.postgres_port,
         });
+        if let (Some(postgres), Some(memory)) = (&self.postgres, memory.as_object_mut()) {
+            for (name, value) in [
+                ("postgres_port", json!(postgres.port)),
+                ("postgres_version", json!(postgres.version.to_string())),
+                ("postgres_pid", json!(postgres.process.pid)),
+                ("postgres_start", json!(postgres.process.start_ticks)),
+            ] {
+                memory.insert(name.to_owned(), value);
+            }
+        }
         Ok(fs::write(self.dir.join("rig.json"), memory.to_string())?)
     }
 
@@ -178,6 +250,9 @@ impl Rig {
         // A person may have brought the bastion back by hand after a kill: that process is theirs, not ours.
         self.bastion.stop();
         self.target.stop();
+        if let Some(postgres) = &self.postgres {
+            postgres.stop();
+        }
     }
 
     /// Returns the vault.
@@ -192,7 +267,7 @@ impl Rig {
     pub fn lines(&self) -> Result<String> {
         let vault = self.vault();
         let path = |path: PathBuf| path.display().to_string();
-        let lines = [
+        let mut lines = vec![
             ("SSH_HOST", "127.0.0.1".to_owned()),
             ("SSH_PORT", self.bastion.port.to_string()),
             ("SSH_USER", login()),
@@ -210,6 +285,9 @@ impl Rig {
             ("CASEMATE", path(bins::path("casemate")?)),
             ("CONFIG", path(self.bastion.config())),
         ];
+        if let Some(postgres) = &self.postgres {
+            lines.extend(database::lines(self, postgres)?);
+        }
         Ok(lines.iter().map(|(key, value)| format!("{key}={}\n", shell_quote(value))).collect())
     }
 
@@ -237,7 +315,7 @@ impl Rig {
         command: &str,
         input: impl std::io::Read + Send + 'static,
     ) -> Result<Done> {
-        run(self.client.ssh(route, options).arg("--").arg(command), input, std::time::Duration::from_secs(120))
+        run(self.client.ssh(route, options).arg("--").arg(command), input, Duration::from_secs(120))
     }
 }
 
@@ -275,86 +353,6 @@ impl Memory {
     fn port(&self, name: &str) -> Option<u16> {
         self.number(name).ok().and_then(|port| u16::try_from(port).ok())
     }
-}
-
-/// Turns the configuration that `init` wrote into the rig's.
-fn configuration(mut config: Table, port: u16, public: &str, target: &Sshd, options: &Options) -> Result<Table> {
-    let listen = [("ssh", list([&format!("127.0.0.1:{port}")])), ("plain_macs", Value::from(options.plain_macs))];
-    config.insert("listen".to_owned(), table(listen));
-    if let Some(durability) = &options.durability {
-        config.insert("durability".to_owned(), Value::from(durability.as_str()));
-    }
-    if options.clear {
-        config.insert("encryption".to_owned(), Value::from("none"));
-        config.remove("recipient");
-    }
-    if let Some(vault) = config.get_mut("vault").and_then(Value::as_table_mut) {
-        vault.insert("immutable".to_owned(), Value::from(false));
-    }
-    if let Some(disk) = &options.disk {
-        let place = |name: &str| Value::from(disk.join(name).display().to_string());
-        config.insert("state_dir".to_owned(), place("state"));
-        if let Some(vault) = config.get_mut("vault").and_then(Value::as_table_mut) {
-            vault.insert("dir".to_owned(), place("vault"));
-        }
-    }
-    // All connections of a rig come from one address and one person; the product's limits are for many of both.
-    let mut limits = config.get("limits").and_then(Value::as_table).cloned().unwrap_or_default();
-    for (name, value) in [
-        ("preauth_per_source", Value::from(1000)),
-        ("sessions", Value::from(2000)),
-        ("sessions_per_person", Value::from(2000)),
-        ("env", list(["LANG", "LC_*", "CASEMATE_*"])),
-    ] {
-        limits.insert(name.to_owned(), value);
-    }
-    limits.extend(options.limits.clone());
-    config.insert("limits".to_owned(), Value::Table(limits));
-
-    let user = target.user.as_str();
-    let role =
-        table([("login", Value::from(user)), ("key_file", Value::from(target.identity().display().to_string()))]);
-    let mut access = vec![
-        ("person", Value::from(PERSON)),
-        ("targets", list([TARGET])),
-        ("roles", list([user])),
-        ("reason", Value::from("the rig")),
-    ];
-    access.extend(options.content.as_deref().map(|content| ("content", Value::from(content))));
-    if !options.forward.is_empty() {
-        access.push(("forward", Value::from(options.forward.clone())));
-    }
-    let access = access.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let lists = [
-        ("person", table([("name", Value::from(PERSON)), ("keys", list([public])), ("duties", list(["admin"]))])),
-        (
-            "target",
-            table([
-                ("name", Value::from(TARGET)),
-                ("address", Value::from(format!("127.0.0.1:{}", target.port))),
-                ("kind", Value::from("ssh")),
-                ("host_keys", list([&target.host_key()?])),
-                ("role", Value::Array(vec![role])),
-            ]),
-        ),
-        ("access", Value::Table(access)),
-    ];
-    let more: Table = options.more.parse()?;
-    for (name, first) in lists {
-        let mut all = vec![first];
-        if let Some(added) = more.get(name) {
-            all.extend(added.as_array().cloned().with_context(|| format!("[[{name}]] is a list"))?);
-        }
-        config.insert(name.to_owned(), Value::Array(all));
-    }
-    ensure!(more.keys().all(|key| ["person", "target", "access"].contains(&key.as_str())), "more: only lists");
-    for (name, value) in &options.settings {
-        match (config.get_mut(name), value) {
-            (Some(Value::Table(known)), Value::Table(added)) => known.extend(added.clone()),
-            _ => drop(config.insert(name.clone(), value.clone())),
-        }
-    }
-    Ok(config)
 }
 
 fn parent(dir: &Path) -> &Path {
@@ -420,17 +418,15 @@ fn writeln_err(text: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
     fn a_quoted_value_survives_the_shell() {
         for value in ["plain", "with space", "it's", "$(id)`id`\"\\", ""] {
             let script = format!("printf %s {}", shell_quote(value));
-            let done = run(
-                std::process::Command::new("sh").arg("-c").arg(script),
-                std::io::empty(),
-                std::time::Duration::from_secs(5),
-            );
+            let done = run(Command::new("sh").arg("-c").arg(script), std::io::empty(), Duration::from_secs(5));
             assert_eq!(done.unwrap().out(), value);
         }
     }
