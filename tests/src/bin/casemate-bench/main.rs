@@ -1,4 +1,5 @@
-//! Measures the bastion against direct ssh and against OpenSSH's own `ssh -J`, in the same run.
+//! Measures the bastion against direct ssh and OpenSSH's own `ssh -J`, and against PostgreSQL itself and pgbouncer, in the
+//! same run.
 //!
 //! Every figure is a median of five (`--runs`), the routes in a fresh random order each time, AES-256-GCM and curve25519
 //! on every hop. Speed is never asserted, only printed.
@@ -10,12 +11,19 @@ use casemate_tests::noise::{Noise, fresh_seed};
 
 mod course;
 mod measures;
+mod pg;
 mod reading;
 
 use course::{Course, Way};
 
-const USAGE: &str = "usage: casemate-bench [--runs N] [--mib N] [--sessions N] [--ways direct,process,causal,strict,process-clear,causal-clear,jump] \
-[--only zeros,random,up,sftp,flood,text,setup,keys,memory,verify]";
+const USAGE: &str = "\
+usage: casemate-bench [--runs N] [--ways NAME,…] [--only MEASURE,…]
+                      [--mib N] [--sessions N]                                  sizes for SSH
+                      [--seconds N] [--copy-mib N] [--rows N] [--connections N] sizes for PostgreSQL
+ways:     direct, process, causal, strict, process-clear, causal-clear, process-hash, causal-hash, inside-process,
+          inside-causal, jump; PostgreSQL goes direct, process, causal, process-hash, causal-hash, pgbouncer
+measures: zeros, random, up, sftp, scp, channels, flood, text, setup, keys, memory, verify, pg-tps, pg-cpu, pg-copy, pg-rows,
+          pg-login, pg-memory, pg-commit, pg-cancels";
 
 /// Measures one thing along all ways and prints it.
 type Measure = fn(&Plan, &mut Noise) -> Result<()>;
@@ -28,14 +36,41 @@ pub(crate) struct Plan {
     mib: u64,
     /// Idle sessions for the memory figure.
     sessions: usize,
+    /// How long one run of pgbench takes.
+    seconds: u64,
+    /// Size of a COPY, in MiB.
+    copy_mib: u64,
+    /// Rows of a large SELECT.
+    rows: u64,
+    /// Idle connections to the database for the memory figure.
+    connections: usize,
     /// Ways, `direct` first.
     ways: Vec<Way>,
+    /// Ways to the database, `direct` first.
+    pg_ways: Vec<pg::Way>,
     /// Measures by name; all when empty.
     only: Vec<String>,
 }
 
+impl Plan {
+    fn wants(&self, measure: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == measure)
+    }
+}
+
 fn main() -> Result<()> {
-    let mut plan = Plan { runs: 5, mib: 256, sessions: 500, ways: Way::ALL.to_vec(), only: Vec::new() };
+    let mut plan = Plan {
+        runs: 5,
+        mib: 256,
+        sessions: 500,
+        seconds: 5,
+        copy_mib: 1024,
+        rows: 5_000_000,
+        connections: 200,
+        ways: Way::ALL.to_vec(),
+        pg_ways: pg::Way::ALL.to_vec(),
+        only: Vec::new(),
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let Some(value) = args.next() else { bail!(USAGE) };
@@ -43,32 +78,47 @@ fn main() -> Result<()> {
             "--runs" => plan.runs = value.parse()?,
             "--mib" => plan.mib = value.parse()?,
             "--sessions" => plan.sessions = value.parse()?,
-            "--ways" => plan.ways = ways(&value)?,
+            "--seconds" => plan.seconds = value.parse()?,
+            "--copy-mib" => plan.copy_mib = value.parse()?,
+            "--rows" => plan.rows = value.parse()?,
+            "--connections" => plan.connections = value.parse()?,
+            "--ways" => (plan.ways, plan.pg_ways) = ways(&value)?,
             "--only" => plan.only = value.split(',').map(str::to_owned).collect(),
             _ => bail!(USAGE),
         }
     }
-    let mut noise = Noise::new(fresh_seed());
-    say(&format!(
-        "medians of {}, transfers of {} MiB; x = time against direct ssh in the same run",
-        plan.runs, plan.mib
-    ))?;
-    let measures: [(&str, Measure); 12] = [
-        ("zeros", measures::zeros),
-        ("random", measures::random),
-        ("up", measures::up),
-        ("sftp", measures::sftp),
-        ("scp", measures::scp),
-        ("channels", measures::channels),
-        ("flood", measures::flood),
-        ("text", reading::text),
-        ("setup", measures::setup),
-        ("keys", measures::keys),
-        ("memory", measures::memory),
-        ("verify", reading::verify),
+    // Each with the names that ask for it.
+    let measures: [(&[&str], Measure); 19] = [
+        (&["zeros"], measures::zeros),
+        (&["random"], measures::random),
+        (&["up"], measures::up),
+        (&["sftp"], measures::sftp),
+        (&["scp"], measures::scp),
+        (&["channels"], measures::channels),
+        (&["flood"], measures::flood),
+        (&["text"], reading::text),
+        (&["setup"], measures::setup),
+        (&["keys"], measures::keys),
+        (&["memory"], measures::memory),
+        (&["verify"], reading::verify),
+        (&["pg-tps", "pg-cpu"], pg::transactions),
+        (&["pg-copy"], pg::copy),
+        (&["pg-rows"], pg::select),
+        (&["pg-login"], pg::login),
+        (&["pg-memory"], pg::memory),
+        (&["pg-commit"], pg::commit),
+        (&["pg-cancels"], pg::cancels),
     ];
-    for (name, measure) in measures {
-        if plan.only.is_empty() || plan.only.iter().any(|only| only == name) {
+    for only in &plan.only {
+        ensure!(
+            measures.iter().any(|(names, _)| names.contains(&only.as_str())),
+            "no measure is called {only}: {USAGE}"
+        );
+    }
+    let mut noise = Noise::new(fresh_seed());
+    say(&format!("medians of {}, transfers of {} MiB; x = against direct in the same run", plan.runs, plan.mib))?;
+    for (names, measure) in measures {
+        if names.iter().any(|name| plan.wants(name)) {
             measure(&plan, &mut noise)?;
         }
     }
@@ -108,11 +158,13 @@ pub(crate) fn course(plan: &Plan) -> Result<Course> {
     Course::start(&plan.ways)
 }
 
-/// Reads names of ways; all figures are ratios to the direct one, so it is always among them.
-fn ways(names: &str) -> Result<Vec<Way>> {
+/// Reads names of ways, of both kinds; all figures are ratios to the direct one, so it is always among them.
+fn ways(names: &str) -> Result<(Vec<Way>, Vec<pg::Way>)> {
     for name in names.split(',') {
-        ensure!(Way::ALL.iter().any(|way| way.name() == name), "no way is called {name}: {USAGE}");
+        let known = Way::ALL.iter().any(|way| way.name() == name) || pg::Way::ALL.iter().any(|way| way.name() == name);
+        ensure!(known, "no way is called {name}: {USAGE}");
     }
-    let wanted = |way: &Way| *way == Way::Direct || names.split(',').any(|name| name == way.name());
-    Ok(Way::ALL.into_iter().filter(wanted).collect())
+    let wanted = |name: &str| name == Way::Direct.name() || names.split(',').any(|wanted| wanted == name);
+    let ssh = Way::ALL.into_iter().filter(|way| wanted(way.name())).collect();
+    Ok((ssh, pg::Way::ALL.into_iter().filter(|way| wanted(way.name())).collect()))
 }

@@ -41,7 +41,7 @@ fn table(
         for (at, way) in order {
             let before = course.cpu(way);
             let seconds = once(way).with_context(|| format!("{name}, {}", way.name()))?;
-            let cpu = settled_cpu(course, way) - before;
+            let cpu = settled(|| course.cpu(way)) - before;
             if round > 0
                 && let Some(runs) = runs.get_mut(at)
             {
@@ -61,13 +61,14 @@ fn table(
     say(&line)
 }
 
-/// Waits until a way's own work is over: a bastion hashes and syncs finished segments behind the transfer, and the jump
-/// host's children count once they ended. It belongs to this run's CPU time and not to the next run's time.
-fn settled_cpu(course: &Course, way: Way) -> f64 {
-    let (mut last, mut quiet) = (course.cpu(way), 0);
+/// Waits until a way's own work is over, by the CPU seconds that it used: a bastion hashes and syncs finished segments behind
+/// the transfer, and the jump host's children count once they ended. It belongs to this run's CPU time and not to the next
+/// run's time.
+pub(crate) fn settled(cpu: impl Fn() -> f64) -> f64 {
+    let (mut last, mut quiet) = (cpu(), 0);
     for _ in 0..100 {
         std::thread::sleep(Duration::from_millis(100));
-        let now = course.cpu(way);
+        let now = cpu();
         quiet = if now - last < 0.02 { quiet + 1 } else { 0 };
         last = now;
         if quiet == 3 {

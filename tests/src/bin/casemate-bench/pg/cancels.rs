@@ -1,0 +1,76 @@
+//! Strangers who guess cancel keys, beside a session that works.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use casemate_tests::noise::Noise;
+use casemate_tests::pg_client::Access;
+use casemate_tests::raw_pg::RawPg;
+use casemate_tests::raw_pg::message::cancel_request;
+
+use super::course::{Course, Way};
+use crate::{Plan, median, quantile, say};
+
+/// What a storm of cancel requests with wrong keys costs a session that works.
+pub(crate) fn cancels(plan: &Plan, noise: &mut Noise) -> Result<()> {
+    /// Requests per second, and the threads that they come from.
+    const PER_SECOND: u32 = 1000;
+    const THREADS: u32 = 4;
+    let course = Course::start(&[Way::Process])?;
+    let access = course.access(Way::Process)?;
+    let mut client = RawPg::login(&access)?;
+    let p99 = |client: &mut RawPg| -> Result<f64> {
+        let (start, mut times) = (Instant::now(), Vec::new());
+        while start.elapsed() < Duration::from_secs(plan.seconds) {
+            let start = Instant::now();
+            client.query("select 1")?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(quantile(&times, 0.99))
+    };
+    let (mut quiet, mut storm, mut sent) = (Vec::new(), Vec::new(), 0);
+    for round in 0..=plan.runs {
+        let calm = p99(&mut client)?;
+        let stop = AtomicBool::new(false);
+        let seed = noise.below(u64::MAX);
+        let (rough, count) = std::thread::scope(|scope| {
+            let (access, stop) = (&access, &stop);
+            let storm = |thread| move || guess(access, seed ^ u64::from(thread), PER_SECOND / THREADS, stop);
+            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(storm(thread))).collect();
+            let rough = p99(&mut client);
+            stop.store(true, Ordering::Relaxed);
+            (rough, threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum::<u64>())
+        });
+        if round > 0 {
+            quiet.push(calm);
+            storm.push(rough?);
+            sent += count;
+        }
+    }
+    let per_second = sent as f64 / (plan.runs.max(1) as f64 * plan.seconds as f64);
+    let (quiet, storm) = (median(&quiet), median(&storm));
+    say(&format!(
+        "{:<28} process: query p99 {quiet:.3} ms alone, {storm:.3} ms beside {per_second:.0} cancels/s: {:+.0} %",
+        "pg cancel storm",
+        (storm / quiet - 1.0) * 100.0
+    ))
+}
+
+/// Sends cancel requests with guessed keys at a pace, and returns how many.
+fn guess(access: &Access, seed: u64, per_second: u32, stop: &AtomicBool) -> u64 {
+    let mut noise = Noise::new(seed);
+    let (start, mut sent) = (Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let pid = noise.below(1 << 16) as u32;
+        // One that is not taken in is one of the storm all the same.
+        if let Ok(mut client) = RawPg::open(access) {
+            let _ = client.send(&cancel_request(pid, &noise.chunk(4)));
+            let _ = client.read_to_end();
+        }
+        sent += 1;
+        let due = Duration::from_secs_f64(sent as f64 / f64::from(per_second));
+        std::thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    sent
+}
