@@ -12,14 +12,15 @@ BUILD   := $(CARGO) build --locked --workspace --bins
 
 # What the tests run besides our own programs: tools, and every client of the matrix in tests/tests/e2e/clients.
 TEST_NEEDS := openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age \
-  cargo-nextest git curl sshfs lftp putty-tools dropbear-bin ansible-core python3-asyncssh node-ssh2
+  cargo-nextest git curl sshfs lftp putty-tools dropbear-bin ansible-core python3-asyncssh node-ssh2 \
+  postgresql postgresql-18 python3-asyncpg python3-psycopg node-pg
 
-.PHONY: help run test check demo rig rig-stop soak fuzz bench audit build release fmt
+.PHONY: help run test check demo rig rig-stop soak fuzz bench conformance audit build release fmt
 
 help: ## Print this list
 	@echo "Casemate: a bastion that writes down what is done through it, and can prove it."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Start a bastion here with a working configuration, and print the lines to paste
 	@scripts/need openssh-client openssh-server
@@ -49,11 +50,12 @@ demo: ## The whole story in a minute: a session, its proof, a forged byte
 	@$(BUILD) --release
 	@$(RELEASE)/casemate-rig demo
 
-rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=…]
-	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process]" >&2; exit 2; }
-	@scripts/need openssh-server openssh-client openssh-sftp-server >&2
+rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=… POSTGRES=18|none]
+	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process] [POSTGRES=packaged|18|none]" >&2; exit 2; }
+	@CASEMATE_TOOLS=$(TARGET)/tools scripts/need openssh-server openssh-client openssh-sftp-server \
+	  $(if $(filter none,$(POSTGRES)),,postgresql $(if $(filter 18,$(POSTGRES)),postgresql-18)) >&2
 	@$(BUILD) --release >&2
-	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)")
+	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)") $(if $(POSTGRES),--postgres "$(POSTGRES)")
 
 rig-stop: ## End exactly what `make rig DIR=…` started
 	@test -n "$(DIR)" || { echo "usage: make rig-stop DIR=directory" >&2; exit 2; }
@@ -75,10 +77,16 @@ fuzz: ## Let libFuzzer loose on every decoder [RUNS=executions | SECONDS_EACH=60
 	    -max_len=65536 $(if $(RUNS),-runs=$(RUNS),-max_total_time=$(or $(SECONDS_EACH),60)) || exit 1; \
 	done
 
-bench: ## Measure against direct ssh and `ssh -J`: medians of five in random order
-	@scripts/need openssh-server openssh-client openssh-sftp-server b3sum
+bench: ## Measure against direct ssh, `ssh -J`, PostgreSQL and pgbouncer: medians of five in random order
+	@scripts/need openssh-server openssh-client openssh-sftp-server b3sum postgresql pgbouncer
 	$(BUILD) --release
 	$(RELEASE)/casemate-bench $(ARGS)
+
+conformance: ## Suites of others, straight at PostgreSQL 15 and 18 and through the bastion: what fails, compared (half an hour)
+	@CASEMATE_TOOLS=$(TARGET)/tools scripts/need $(TEST_NEEDS) python3-venv libpostgresql-jdbc-java
+	$(BUILD) --release
+	CASEMATE_POSTGRES=18 CASEMATE_BINS=$(RELEASE) $(CARGO) nextest run --locked --release -p casemate-tests -E 'test(/^pg_(clients|pitfalls|audit)/)'
+	CASEMATE_BINS=$(RELEASE) CASEMATE_TOOLS=$(TARGET)/tools scripts/conformance packaged 18
 
 audit: ## Ask the advisory database about every dependency (needs the internet)
 	@scripts/need cargo-deny
