@@ -1,8 +1,18 @@
 //! What must hold for any bytes, one function for each decoder and state machine. The fuzz targets call them with what
 //! libFuzzer finds, the tests with the corpora that it left in the repository.
 
+use std::ops::Range;
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+use casemate::config::Results;
+use casemate::pg::auth::scram::{Exchange, ITERATIONS, SALT_LEN, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Verifier};
+use casemate::pg::auth::target::{self, Channel, Login, PROTOCOL_3_2, Reaching};
+use casemate::pg::codec::Splitter;
+use casemate::pg::flow::{Flow, Verdict};
+use casemate::pg::redact::{ErrorRedactor, Redactor};
+use casemate::pg::startup::{Opening, Security, Step};
 use casemate::ssh::files::{Seen, Tap};
 use casemate_certs::trust::{Trust, TrustFile};
 use casemate_recorder::Slip;
@@ -23,7 +33,7 @@ use casemate_screen::screen::{Screen, Stream, drawable};
 pub type Check = fn(&[u8]);
 
 /// All checks, by the name of their fuzz target.
-pub const ALL: [(&str, Check); 11] = [
+pub const ALL: [(&str, Check); 16] = [
     ("event", event),
     ("block", block),
     ("head", head),
@@ -35,6 +45,11 @@ pub const ALL: [(&str, Check); 11] = [
     ("signatures", signatures),
     ("screen", screen),
     ("files", files),
+    ("pg_startup", pg_startup),
+    ("pg_login", pg_login),
+    ("pg_scram", pg_scram),
+    ("redact", redact),
+    ("flow", flow),
 ];
 
 /// Events: what decodes says the same when it is written and read again.
@@ -246,6 +261,228 @@ pub fn files(data: &[u8]) {
     }
     assert_eq!(listen(1), whole);
     assert_eq!(listen(7), whole);
+}
+
+/// First packets at the PostgreSQL front door: nothing follows from less than a whole packet, nothing behind it is taken, and only
+/// data behind a request for encryption can be read otherwise by another cut, which is why it ends the connection.
+pub fn pg_startup(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let read = |cut: usize| {
+        let mut opening = match kind % 4 {
+            0 => Opening::new(Security::Open),
+            1 => Opening::new(Security::Carried { tls: false }),
+            2 => Opening::new(Security::Carried { tls: true }),
+            _ => Opening::inside_tls(),
+        };
+        let (mut pieces, mut buf, mut answers) = (data.chunks(cut), BytesMut::new(), Vec::new());
+        let end = loop {
+            let before = Bytes::copy_from_slice(&buf);
+            let step = match opening.step(&mut buf) {
+                Ok(step) => step,
+                Err(complaint) => break format!("{} {}", complaint.sqlstate, complaint.message),
+            };
+            let len = before.first_chunk().map_or(usize::MAX, |len| u32::from_be_bytes(*len) as usize);
+            match &step {
+                Step::More(_) | Step::Direct => assert_eq!(buf, before, "nothing is taken"),
+                Step::Answer(..) | Step::Upgrade => {
+                    assert!(buf.is_empty() && before.len() == 8, "and nothing behind it");
+                }
+                Step::Cancel(_) | Step::NoCancel | Step::Start(_) => {
+                    assert_eq!(Some(&buf[..]), before.get(len..), "a whole packet");
+                }
+            }
+            opening = match step {
+                Step::More(opening) => match pieces.next() {
+                    Some(piece) => {
+                        buf.extend_from_slice(piece);
+                        opening
+                    }
+                    None => break "more".to_owned(),
+                },
+                Step::Answer(byte, opening) => {
+                    answers.push(byte);
+                    opening
+                }
+                Step::Upgrade => break "upgrade".to_owned(),
+                Step::Direct => break "direct".to_owned(),
+                Step::NoCancel => break "no cancel".to_owned(),
+                Step::Cancel(request) => break format!("{request:?}"),
+                Step::Start(startup) => {
+                    assert!(kind % 4 != 0, "without TLS");
+                    assert!(startup.version <= startup.asked && startup.version >> 16 == 3);
+                    let _ = startup.negotiation();
+                    break format!("{startup:?}");
+                }
+            };
+            assert!(answers.len() <= 2, "{answers:?}");
+        };
+        (answers, end)
+    };
+    let whole = read(usize::MAX);
+    for cut in [1, 7] {
+        let cut = read(cut);
+        assert!(cut == whole || whole.1.contains("received unencrypted data after"), "{cut:?} and {whole:?}");
+    }
+}
+
+/// What a target says at a login, of any bytes and however they are cut: it ends, nobody is in without the target's word, and
+/// nobody who does not know the password proves by SCRAM that they do.
+pub fn pg_login(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let log_in = |cut: usize| -> Result<Option<(Bytes, u8)>, target::Refused> {
+        let login = Login {
+            user: "dba".to_owned(),
+            database: Bytes::new(),
+            password: (kind & 1 == 0).then(|| "s3cret".to_owned().into()),
+            params: Vec::new(),
+            protocol: PROTOCOL_3_2,
+        };
+        let channel = match kind & 2 {
+            0 => Channel::Plain,
+            _ => Channel::Tls { end_point: Some(vec![7; 32]), with_certificate: kind & 4 != 0 },
+        };
+        let (mut reaching, _) = Reaching::new(login, channel)?;
+        let mut pieces = data.chunks(cut);
+        loop {
+            reaching = match reaching.advance()? {
+                target::Step::Read(mut reaching) => match pieces.next() {
+                    Some(piece) => {
+                        reaching.feed(piece);
+                        reaching
+                    }
+                    None => return Ok(None),
+                },
+                target::Step::Send(reaching, _) => reaching,
+                target::Step::Derive(work) => {
+                    let ran = work.run();
+                    assert!(ran.is_err(), "our nonce is random: no message that was made before can hold it");
+                    return ran.map(|_| None);
+                }
+                target::Step::Reached(reached) => {
+                    let says = |frame: &[u8]| data.windows(frame.len()).any(|window| window == frame);
+                    assert!(says(b"R\0\0\0\x08\0\0\0\0") && says(b"Z\0\0\0\x05"), "nobody said so");
+                    assert!(!reached.method.starts_with("scram"), "{}", reached.method);
+                    return Ok(Some((reached.greeting, reached.status)));
+                }
+            };
+        }
+    };
+    let whole = log_in(usize::MAX);
+    assert_eq!(log_in(1), whole);
+    assert_eq!(log_in(7), whole);
+}
+
+/// A client's SCRAM messages: whatever they are, nobody who does not know the token proves that they do.
+pub fn pg_scram(data: &[u8]) {
+    static TOKEN: LazyLock<Verifier> = LazyLock::new(|| Verifier::of(b"token", [7; SALT_LEN], ITERATIONS));
+    let Some(([kind, low, high], data)) = data.split_first_chunk() else { return };
+    let (first, last) = data.split_at(data.len().min(usize::from(u16::from_le_bytes([*low, *high]))));
+    let binding = (kind & 1 != 0).then_some(&[7; 32][..]);
+    let mechanism = if kind & 2 == 0 { SCRAM_SHA_256 } else { SCRAM_SHA_256_PLUS };
+    // The same nonce each time, or no second message would ever fit.
+    let exchange = Exchange::new([7; SALT_LEN], binding, [9; 18]);
+    let Ok((server_first, expected)) = exchange.first(mechanism.as_bytes(), first) else { return };
+    assert!(binding.is_some() || mechanism == SCRAM_SHA_256, "bound to nothing");
+    assert!(server_first.starts_with(b"r=") && !server_first.contains(&0));
+    if let Ok(proof) = expected.last(last) {
+        assert!(proof.fits(&TOKEN).is_none(), "nobody guesses a proof");
+    }
+}
+
+/// SQL, and errors about it, of any bytes: however they are cut, the same of them is secret, in ranges that ascend.
+pub fn redact(data: &[u8]) {
+    let statement = |cut| {
+        let mut redactor = Redactor::new();
+        (stars(data, cut, |piece, secret| redactor.feed(piece, secret)), redactor.is_sensitive())
+    };
+    let error = |cut, sensitive| {
+        let mut redactor = ErrorRedactor::new(sensitive);
+        stars(data, cut, |piece, secret| redactor.feed(piece, secret))
+    };
+    let whole = (statement(usize::MAX), error(usize::MAX, false), error(usize::MAX, true));
+    for cut in [1, 7] {
+        assert_eq!((statement(cut), error(cut, false), error(cut, true)), whole, "cut at every {cut}");
+    }
+}
+
+/// Returns `data` with stars over what `feed` says of its pieces.
+fn stars(data: &[u8], cut: usize, mut feed: impl FnMut(&[u8], &mut Vec<Range<usize>>)) -> Vec<u8> {
+    let mut stars = Vec::new();
+    for piece in data.chunks(cut) {
+        let (mut secret, mut end, mut seen) = (Vec::new(), 0, piece.to_vec());
+        feed(piece, &mut secret);
+        for range in secret {
+            assert!(end <= range.start && range.start < range.end && range.end <= piece.len(), "{range:?}");
+            end = range.end;
+            seen.get_mut(range).unwrap_or_default().fill(b'*');
+        }
+        stars.extend_from_slice(&seen);
+    }
+    stars
+}
+
+/// A PostgreSQL client and target, of any bytes from both: however their bytes are cut, the same is told and the same frames are
+/// left out, each whole; every event fits the format.
+pub fn flow(data: &[u8]) {
+    let Some((results, mut rest)) = data.split_first() else { return };
+    let results = match results & 3 {
+        0 => Results::Full,
+        1 => Results::Hash,
+        2 => Results::Count,
+        _ => Results::Rows(u32::from(results >> 2)),
+    };
+    // Pieces: a length, with the side in its upper bit.
+    let mut talk = Vec::new();
+    while let Some((head, after)) = rest.split_first() {
+        let side = if head & 0x80 == 0 { Side::Client } else { Side::Target };
+        let (piece, after) = after.split_at(after.len().min(usize::from(head & 0x7f)));
+        talk.push((side, piece));
+        rest = after;
+    }
+    let listen = |cut: usize| {
+        let (mut flow, mut events) = (Flow::new(results), Vec::new());
+        let mut splitters = [Side::Client, Side::Target].map(|side| (Splitter::new(side), Vec::new(), Verdict::Keep));
+        let mut left_out = Vec::new();
+        'talk: for (side, piece) in &talk {
+            for piece in piece.chunks(cut) {
+                let [client, target] = &mut splitters;
+                let (splitter, held, before) = if *side == Side::Client { client } else { target };
+                held.extend_from_slice(piece);
+                let mut at = 0;
+                while let Some(bytes) = held.get(at..) {
+                    // What is no frame ends the connection.
+                    let Ok(found) = splitter.next(bytes) else { break 'talk };
+                    let Some(piece) = found else { break };
+                    let (payload, at_us) = (piece.payload(bytes), Duration::from_micros(piece.frame));
+                    let verdict = match side {
+                        Side::Client => flow.client(&piece, payload, at_us, &mut events),
+                        Side::Target => flow.target(&piece, payload, at_us, &mut events),
+                    };
+                    assert!(piece.starts() || verdict == *before, "one verdict for a frame");
+                    assert!(verdict == Verdict::Keep || matches!(piece.tag, b'D' | b'd'), "{piece:?}");
+                    *before = verdict;
+                    if piece.starts() && verdict == Verdict::Elide {
+                        left_out.push((*side, piece.frame));
+                    }
+                    if *side == Side::Client && piece.ends() {
+                        flow.forwarded(piece.frame, at_us);
+                    }
+                    at += piece.len;
+                }
+                held.drain(..at);
+            }
+        }
+        flow.finish(Duration::ZERO, &mut events);
+        (events, left_out)
+    };
+    let whole = listen(usize::MAX);
+    for event in &whole.0 {
+        let mut encoded = Vec::new();
+        event::encode(&mut encoded, u64::MAX, u64::MAX, event);
+        assert!(encoded.len() <= event::EVENT_LEN_MAX, "{} is {} bytes long", event.kind, encoded.len());
+    }
+    assert_eq!(listen(1), whole);
+    assert_eq!(listen(3), whole);
 }
 
 #[cfg(test)]

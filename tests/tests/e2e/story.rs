@@ -29,17 +29,21 @@ fn the_rig_prints_lines_that_a_shell_can_use_and_stops_what_it_started() {
     let script = format!(
         "{lines}
         for name in SSH_HOST SSH_PORT SSH_USER SSH_IDENTITY KNOWN_HOSTS TARGET_SSH_HOST TARGET_SSH_PORT TARGET_SSH_USER \\
-            TARGET_SSH_IDENTITY BASTION_PID VAULT TRUST REPLAY CASEMATE CONFIG; do eval echo \"$name=\\$$name\"; done
+            TARGET_SSH_IDENTITY TARGET_PG_PORT BASTION_PID VAULT TRUST REPLAY CASEMATE CONFIG; do eval echo \"$name=\\$$name\"; done
         common=\"-F /dev/null -o BatchMode=yes -o LogLevel=ERROR -o IdentitiesOnly=yes\"
         ssh $common -o UserKnownHostsFile=\"\\\"$KNOWN_HOSTS\\\"\" -i \"$SSH_IDENTITY\" -p $SSH_PORT -l $SSH_USER $SSH_HOST echo through
         ssh $common -o UserKnownHostsFile=\"\\\"$KNOWN_HOSTS\\\"\" -i \"$TARGET_SSH_IDENTITY\" -p $TARGET_SSH_PORT -l $TARGET_SSH_USER $TARGET_SSH_HOST echo straight
+        for prefix in PG TARGET_PG; do
+            for name in HOST PORT USER PASSWORD DATABASE SSLROOTCERT; do eval \"export PG$name=\\$${{prefix}}_$name\"; done
+            PGSSLMODE=verify-full psql -XAtc \"select '$prefix', current_database(), current_setting('is_superuser')\"
+        done
         $CASEMATE check --config \"$CONFIG\" >/dev/null && echo checked
         kill -9 $BASTION_PID
         "
     );
     let done = run(Command::new("bash").arg("-c").arg(&script), nothing(), Duration::from_secs(60)).unwrap();
     let out = done.out();
-    for word in ["through", "straight", "checked"] {
+    for word in ["through", "straight", "checked", "PG|orders|on", "TARGET_PG|orders|on"] {
         assert!(out.lines().any(|line| line == word), "{word}: {out} {}", done.err());
     }
     let values: HashMap<&str, &str> = out.lines().filter_map(|line| line.split_once('=')).collect();
@@ -67,6 +71,8 @@ fn the_rig_prints_lines_that_a_shell_can_use_and_stops_what_it_started() {
     second.stop(Duration::from_secs(20));
     let target: u16 = values["TARGET_SSH_PORT"].parse().unwrap();
     assert!(!greets(target), "the target is gone");
+    let database: u16 = values["TARGET_PG_PORT"].parse().unwrap();
+    assert!(std::net::TcpStream::connect(("127.0.0.1", database)).is_err(), "and the other one");
     let first = stat(values["BASTION_PID"].parse().unwrap());
     assert!(first.is_none_or(|stat| stat.zombie), "{first:?}");
     assert_eq!(fs::read_to_string(dir.path().join("another file")).unwrap(), "stays");
