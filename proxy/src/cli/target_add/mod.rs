@@ -1,6 +1,6 @@
 //! `casemate target add`: look at a target, show what it proves, pin that.
 //!
-//! What is looked at is in [`ssh`] and [`pg`]. The configuration is appended to, never rewritten, and only after the result has
+//! What is looked at is in `ssh` and `pg`. The configuration is appended to, never rewritten, and only after the result has
 //! passed the same check as at start.
 
 mod append;
