@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::keys::Objection;
 use super::parse::Parser;
 use super::{Listen, Role, TargetAuth};
-use crate::pg::tls::{ClientAuthority, MinVersion, ServerTls, TargetTls, day};
+use crate::pg::tls::{ClientAuthority, MinVersion, Mode, ServerTls, TargetTls, day};
 
 /// The longest name of a database (pg_config_manual.h, `NAMEDATALEN`).
 const DATABASE_LEN_MAX: usize = 63;
@@ -225,24 +225,18 @@ impl Parser<'_, '_> {
     fn pg_tls(&self, table: &mut Fields<'_, '_>, host: Option<&str>) -> Option<PgTls> {
         let mode = table.text("tls");
         let ca_file = self.path(table.text("ca_file"));
-        match mode.as_ref().map_or("verify-full", |mode| mode.value.as_str()) {
-            "verify-full" => {
+        let word = mode.as_ref().map_or("verify-full", |mode| mode.value.as_str());
+        // Of an address that is none, that is complained about and not this.
+        match Mode::parse(word, host.unwrap_or("localhost")) {
+            Ok(Mode::VerifyFull) => {
                 if ca_file.is_none() {
                     table.missing("ca_file", "name a PEM file with the authority that certified the target");
                 }
                 Some(PgTls::VerifyFull { ca_file: ca_file?.value })
             }
-            "off" => {
-                let local = host.is_none_or(|host| {
-                    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-                });
-                if !local {
-                    table.complain("tls is off towards another machine", "write tls = \"verify-full\" and ca_file");
-                }
-                Some(PgTls::Off)
-            }
-            other => {
-                table.complain(format!("tls {other:?} is not known"), "write \"verify-full\", or \"off\" on loopback");
+            Ok(Mode::Off) => Some(PgTls::Off),
+            Err(objection) => {
+                table.complain(objection.what, objection.remedy);
                 None
             }
         }

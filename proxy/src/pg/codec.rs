@@ -267,19 +267,10 @@ impl Complaint {
 
     /// Returns it as an ErrorResponse that ends the connection.
     pub fn fatal(&self) -> Bytes {
-        self.frame(b'E', "FATAL")
-    }
-
-    /// Returns it as a NoticeResponse.
-    pub fn notice(&self) -> Bytes {
-        self.frame(b'N', "NOTICE")
-    }
-
-    fn frame(&self, tag: u8, severity: &str) -> Bytes {
         let mut out = BytesMut::new();
-        put_frame(&mut out, tag, |out| {
+        put_frame(&mut out, b'E', |out| {
             let hint = self.hint.as_deref().map(|hint| (b'H', hint));
-            let fields = [(b'S', severity), (b'V', severity), (b'C', self.sqlstate), (b'M', self.message.as_str())];
+            let fields = [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', self.sqlstate), (b'M', self.message.as_str())];
             for (code, text) in fields.into_iter().chain(hint) {
                 out.put_u8(code);
                 put_text(out, text.as_bytes());

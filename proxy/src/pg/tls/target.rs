@@ -36,7 +36,7 @@ impl Mode {
             "verify-full" => Ok(Self::VerifyFull),
             "off" if is_local(host) => Ok(Self::Off),
             "off" => Err(objection(
-                format!("tls = \"off\" for {host}, which is neither a loopback address nor a Unix socket"),
+                format!("tls = \"off\" for {host}, which is no loopback address"),
                 "leave tls out, and name the authority of the target's certificate in ca_file",
             )),
             "disable" => Err(objection("tls = \"disable\" is no mode here".to_owned(), "write tls = \"off\"")),
@@ -51,7 +51,7 @@ impl Mode {
 /// Whether a host is this machine: by its address, not by what a resolver makes of a name.
 fn is_local(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || host.starts_with('/') || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What TLS to one target is done with.
