@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use casemate::config::Results;
 use casemate::pg::auth::scram::{Exchange, ITERATIONS, SALT_LEN, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Verifier};
-use casemate::pg::auth::target::{self, Channel, Login, PROTOCOL_3_2, Reaching};
+use casemate::pg::auth::target::{self, Channel, Login, Reaching};
 use casemate::pg::codec::Splitter;
 use casemate::pg::flow::{Flow, Verdict};
 use casemate::pg::redact::{ErrorRedactor, Redactor};
-use casemate::pg::startup::{Opening, Security, Step};
+use casemate::pg::startup::{Opening, Security, Step, VERSION_3_2};
 use casemate::ssh::files::{Seen, Tap};
 use casemate_certs::trust::{Trust, TrustFile};
 use casemate_recorder::Slip;
@@ -335,7 +335,7 @@ pub fn pg_login(data: &[u8]) {
             database: Bytes::new(),
             password: (kind & 1 == 0).then(|| "s3cret".to_owned().into()),
             params: Vec::new(),
-            protocol: PROTOCOL_3_2,
+            protocol: VERSION_3_2,
         };
         let channel = match kind & 2 {
             0 => Channel::Plain,

@@ -10,12 +10,12 @@ use super::codec::{
 };
 
 /// The longest startup packet (pqcomm.h, `MAX_STARTUP_PACKET_LENGTH`).
-pub const PACKET_LEN_MAX: usize = 10_000;
+pub const STARTUP_LEN_MAX: usize = 10_000;
 
 /// Codes that stand where a version would: 1234 in the high half, so that they can be none.
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
-const CANCEL_REQUEST: u32 = 80_877_102;
+pub(super) const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// Protocol 3.0.
 pub const VERSION_3_0: u32 = 3 << 16;
@@ -111,7 +111,7 @@ impl Opening {
         }
         let Some(len) = buf.first_chunk().map(|len| u32::from_be_bytes(*len)) else { return Ok(Step::More(self)) };
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if !(8..=PACKET_LEN_MAX).contains(&len) {
+        if !(8..=STARTUP_LEN_MAX).contains(&len) {
             return Err(Complaint::new(PROTOCOL_VIOLATION, "invalid length of startup packet"));
         }
         if buf.len() < len {

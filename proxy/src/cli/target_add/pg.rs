@@ -16,8 +16,9 @@ use super::{
 use crate::cli::say;
 use crate::cli::secret::{read_password, state_of, write_encrypted};
 use crate::config::{Config, split_address};
-use crate::pg::auth::target::{Login, PROTOCOL_3_2};
+use crate::pg::auth::target::Login;
 use crate::pg::client::{self, Unreached};
+use crate::pg::startup::VERSION_3_2;
 use crate::pg::tls::{Mode, Scan, Shown, TargetTls, authority};
 
 /// What prints the fingerprint of a certificate where it is trusted already.
@@ -179,7 +180,7 @@ async fn prove(
         database: request.pg.database.clone().map(Bytes::from).unwrap_or_default(),
         password,
         params: Vec::new(),
-        protocol: PROTOCOL_3_2,
+        protocol: VERSION_3_2,
     };
     let arrived = client::reach(place.connect().await?, tls, login, SCAN_TIMEOUT).await;
     let arrived = arrived.map_err(|error| unreached(place, &error))?;

@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::pg::auth::scram::{Exchange, ITERATIONS, Verifier};
-use crate::pg::auth::target::{MESSAGE_LEN_MAX, PROTOCOL_3_2};
+use crate::pg::auth::target::MESSAGE_LEN_MAX;
 use crate::pg::codec::{Fields, put_frame};
+use crate::pg::startup::VERSION_3_2;
 use crate::pg::tls::{MinVersion, ServerTls, generate};
 
 /// The files of a target and of a bastion that trusts its authority.
@@ -59,7 +60,7 @@ fn login() -> Login {
         database: Bytes::new(),
         password: Some(Zeroizing::new("s3cret".to_owned())),
         params: Vec::new(),
-        protocol: PROTOCOL_3_2,
+        protocol: VERSION_3_2,
     }
 }
 

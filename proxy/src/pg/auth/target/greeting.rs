@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Frame, PROTOCOL_3_2, Refused};
+use super::{Frame, Refused};
 use crate::pg::codec::{Fields, put_counted};
+use crate::pg::startup::{CANCEL_REQUEST, VERSION_3_2};
 
 /// The shortest and longest secret of a BackendKeyData, in bytes (protocol 3.2).
 pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 4..=256;
@@ -11,9 +12,6 @@ pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 4..=256;
 pub const GREETING_LEN_MAX: usize = 1024 * 1024;
 /// How many messages that may be: PostgreSQL sends some 15, and a login trigger may add notices.
 pub const GREETING_FRAMES_MAX: u32 = 1_000;
-
-/// What stands for the version of the protocol in a CancelRequest.
-const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// What a target gave to cancel queries by. Not `Debug`: whoever has it can cancel.
 #[derive(Clone)]
@@ -86,7 +84,7 @@ impl Greeting {
     fn key(&mut self, frame: &Frame, protocol: u32) -> Option<()> {
         let mut fields = frame.fields();
         let pid = fields.u32()?;
-        let fits = protocol == PROTOCOL_3_2 || fields.0.len() == *SECRET_LEN.start();
+        let fits = protocol == VERSION_3_2 || fields.0.len() == *SECRET_LEN.start();
         if !fits || self.key.is_some() {
             return None;
         }

@@ -5,14 +5,7 @@ use zeroize::Zeroizing;
 
 use super::Refused;
 use crate::pg::codec::{put_counted, put_text};
-
-/// Protocol 3.0, which every server since 7.4 speaks.
-pub const PROTOCOL_3_0: u32 = 0x0003_0000;
-/// Protocol 3.2, of PostgreSQL 18: as 3.0, with longer keys for cancelling.
-pub const PROTOCOL_3_2: u32 = 0x0003_0002;
-
-/// The longest StartupMessage that PostgreSQL reads (libpq/pqcomm.h, `MAX_STARTUP_PACKET_LENGTH`).
-pub const STARTUP_LEN_MAX: usize = 10_000;
+use crate::pg::startup::{STARTUP_LEN_MAX, VERSION_3_0, VERSION_3_2};
 
 /// Who logs in, and to what.
 pub struct Login {
@@ -24,15 +17,15 @@ pub struct Login {
     pub password: Option<Zeroizing<String>>,
     /// What else stands in the StartupMessage, in this order: names and values that are allowed already.
     pub params: Vec<(Bytes, Bytes)>,
-    /// [`PROTOCOL_3_0`] or [`PROTOCOL_3_2`].
+    /// [`VERSION_3_0`] or [`VERSION_3_2`].
     pub protocol: u32,
 }
 
 impl Login {
     /// Returns the StartupMessage.
     pub(super) fn startup(&self) -> Result<Bytes, Refused> {
-        if !matches!(self.protocol, PROTOCOL_3_0 | PROTOCOL_3_2) {
-            return Err(Refused::Version { asked: self.protocol, offered: PROTOCOL_3_2, options: 0 });
+        if !matches!(self.protocol, VERSION_3_0 | VERSION_3_2) {
+            return Err(Refused::Version { asked: self.protocol, offered: VERSION_3_2, options: 0 });
         }
         // Of two parameters of one name the last counts, and a zero byte begins another: neither may change who logs in.
         let ours =

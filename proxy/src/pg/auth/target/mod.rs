@@ -17,11 +17,12 @@ use zeroize::Zeroizing;
 
 pub use greeting::{BackendKey, GREETING_FRAMES_MAX, GREETING_LEN_MAX, SECRET_LEN};
 use greeting::{Greeting, well_formed};
-pub use login::{Login, PROTOCOL_3_0, PROTOCOL_3_2, STARTUP_LEN_MAX};
+pub use login::Login;
 pub use refused::Refused;
 pub use scram::{Derive, ITERATIONS_MAX};
 
 use crate::pg::codec::{Fields, HEADER_LEN};
+use crate::pg::startup::{VERSION_3_0, VERSION_3_2};
 
 /// The longest Authentication or NegotiateProtocolVersion message: as libpq's limit. Bounds nonce and mechanisms as well.
 pub const REQUEST_LEN_MAX: u32 = 2_000;
@@ -236,7 +237,7 @@ impl Reaching {
     fn negotiate(&mut self, mut fields: Fields<'_>) -> Result<(), Refused> {
         let (version, options) =
             fields.u32().zip(fields.u32()).ok_or(Refused::Malformed("NegotiateProtocolVersion"))?;
-        if options != 0 || !fields.is_empty() || version != PROTOCOL_3_0 || self.protocol != PROTOCOL_3_2 {
+        if options != 0 || !fields.is_empty() || version != VERSION_3_0 || self.protocol != VERSION_3_2 {
             return Err(Refused::Version { asked: self.protocol, offered: version, options });
         }
         self.protocol = version;

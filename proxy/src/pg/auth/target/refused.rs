@@ -4,8 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{GREETING_FRAMES_MAX, GREETING_LEN_MAX, ITERATIONS_MAX, STARTUP_LEN_MAX};
+use super::{GREETING_FRAMES_MAX, GREETING_LEN_MAX, ITERATIONS_MAX};
 use crate::pg::codec::{HEADER_LEN, error_fields};
+use crate::pg::startup::STARTUP_LEN_MAX;
 
 /// How much of a target's message is shown in a line.
 const SHOWN_LEN_MAX: usize = 1024;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::pg::auth::scram::{Exchange, FinalExpected, ITERATIONS, Verifier};
 use crate::pg::codec::{Complaint, put_frame};
+use crate::pg::startup::STARTUP_LEN_MAX;
 
 const END_POINT: [u8; 32] = [0xe5; 32];
 
@@ -141,13 +142,13 @@ fn run_with(login: Login, channel: Channel, script: &[u8], cut: usize, mut serve
 }
 
 fn run(channel: Channel, script: &[&[u8]]) -> Ran {
-    run_with(login(PROTOCOL_3_0), channel, &script.concat(), usize::MAX / 2, None, &[])
+    run_with(login(VERSION_3_0), channel, &script.concat(), usize::MAX / 2, None, &[])
 }
 
 fn run_scram(channel: Channel, mechanisms: &[&str], cut: usize) -> Ran {
     let server = Server::new("s3cret", mechanisms.len() == 2);
     let last = [auth(0, &[]), greeting(), b"more".to_vec()].concat();
-    run_with(login(PROTOCOL_3_0), channel, &sasl(mechanisms), cut, Some(server), &last)
+    run_with(login(VERSION_3_0), channel, &sasl(mechanisms), cut, Some(server), &last)
 }
 
 const BOTH: [&str; 2] = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"];
@@ -164,14 +165,14 @@ fn the_startup_message_says_who_logs_in_and_what_was_allowed() {
 #[test]
 fn no_parameter_can_change_who_logs_in() {
     let refused = |change: fn(&mut Login)| {
-        let mut login = login(PROTOCOL_3_0);
+        let mut login = login(VERSION_3_0);
         change(&mut login);
         Reaching::new(login, tls()).err()
     };
     let parameter = |name: &str| Some(Refused::Parameter(name.to_owned()));
     for (name, value) in [("user", "postgres"), ("database", "x"), ("", "x"), ("_pq_.x", "1"), ("a\0user", "postgres")]
     {
-        let mut login = login(PROTOCOL_3_0);
+        let mut login = login(VERSION_3_0);
         login.params.push((name.into(), value.into()));
         assert_eq!(Reaching::new(login, tls()).err(), parameter(name), "{name:?}");
     }
@@ -192,7 +193,7 @@ fn what_a_target_says_after_the_login_is_kept_as_it_came() {
     let kept = [&frame(b'S', b"server_version\x0018.4\0")[..], &frame(b'N', b"SNOTICE\0Mwelcome\0\0")].concat();
     assert_eq!(reached.greeting, [kept, frame(b'S', b"TimeZone\0UTC\0")].concat());
     assert_eq!((reached.status, reached.server_version.as_str(), reached.method), (b'I', "18.4", "trust"));
-    assert_eq!((&reached.leftover[..], reached.protocol), (&b"T\0\0"[..], PROTOCOL_3_0));
+    assert_eq!((&reached.leftover[..], reached.protocol), (&b"T\0\0"[..], VERSION_3_0));
 }
 
 #[test]
@@ -266,13 +267,13 @@ fn channel_binding_is_never_let_go_of_silently() {
 #[test]
 fn a_target_must_prove_that_it_knows_the_password_before_it_may_say_ok() {
     let first = |server: &mut Server| {
-        let (reaching, _) = Reaching::new(login(PROTOCOL_3_0), tls()).unwrap();
+        let (reaching, _) = Reaching::new(login(VERSION_3_0), tls()).unwrap();
         let Ok(Step::Send(mut reaching, answer)) = fed(reaching, &sasl(&BOTH)).advance() else { panic!("no answer") };
         reaching.feed(&server.answer(&answer).unwrap());
         reaching
     };
     // At once, after its first message, or with a proof that is not one.
-    let reaching = fed(Reaching::new(login(PROTOCOL_3_0), tls()).unwrap().0, &sasl(&BOTH));
+    let reaching = fed(Reaching::new(login(VERSION_3_0), tls()).unwrap().0, &sasl(&BOTH));
     let Ok(Step::Send(reaching, _)) = reaching.advance() else { panic!("no answer") };
     assert_eq!(fed(reaching, &auth(0, &[])).advance().err(), Some(Refused::Order(0)));
     let finals = [auth(0, &[]), auth(12, b"v=AAAA"), auth(12, b"e=other-error"), auth(12, b"\xff"), auth(12, b"")];
@@ -297,7 +298,7 @@ fn fed(mut reaching: Reaching, bytes: &[u8]) -> Reaching {
 
 #[test]
 fn a_target_with_another_password_is_found_out() {
-    let (reaching, _) = Reaching::new(login(PROTOCOL_3_0), tls()).unwrap();
+    let (reaching, _) = Reaching::new(login(VERSION_3_0), tls()).unwrap();
     let Ok(Step::Send(reaching, answer)) = fed(reaching, &sasl(&BOTH)).advance() else { panic!("no answer") };
     let mut server = Server::new("another", true);
     let Ok(Step::Derive(work)) = fed(reaching, &server.answer(&answer).unwrap()).advance() else { panic!("no work") };
@@ -319,7 +320,7 @@ fn a_password_that_is_missing_is_told_with_the_method() {
     for (request, method) in
         [(auth(3, &[]), "password"), (auth(5, &[0; 4]), "md5"), (sasl(&BOTH), "scram-sha-256-plus")]
     {
-        let login = Login { password: None, ..login(PROTOCOL_3_0) };
+        let login = Login { password: None, ..login(VERSION_3_0) };
         let ran = run_with(login, tls(), &request, 1000, None, &[]);
         assert_eq!(ran.refused(), Refused::NoPassword(method));
     }
@@ -331,20 +332,20 @@ fn the_version_of_the_protocol_is_taken_down_once_and_to_3_0_alone() {
         frame(b'v', &[&version.to_be_bytes()[..], &options.to_be_bytes(), rest].concat())
     };
     let run = |protocol, script: &[&[u8]]| run_with(login(protocol), tls(), &script.concat(), 1000, None, &[]);
-    let down = negotiate(PROTOCOL_3_0, 0, &[]);
-    let reached = run(PROTOCOL_3_2, &[&down, &auth(0, &[]), &greeting()]).reached();
-    assert_eq!(reached.protocol, PROTOCOL_3_0);
-    assert_eq!(run(PROTOCOL_3_2, &[&auth(0, &[]), &greeting()]).reached().protocol, PROTOCOL_3_2);
+    let down = negotiate(VERSION_3_0, 0, &[]);
+    let reached = run(VERSION_3_2, &[&down, &auth(0, &[]), &greeting()]).reached();
+    assert_eq!(reached.protocol, VERSION_3_0);
+    assert_eq!(run(VERSION_3_2, &[&auth(0, &[]), &greeting()]).reached().protocol, VERSION_3_2);
 
-    let twice = run(PROTOCOL_3_2, &[&down, &down]).refused();
+    let twice = run(VERSION_3_2, &[&down, &down]).refused();
     assert_eq!(twice, Refused::Unexpected { tag: b'v', waits: "a request for authentication" });
     for (protocol, wrong) in [
-        (PROTOCOL_3_0, down.clone()),
-        (PROTOCOL_3_2, negotiate(PROTOCOL_3_2, 0, &[])),
-        (PROTOCOL_3_2, negotiate(0x0003_0001, 0, &[])),
-        (PROTOCOL_3_2, negotiate(0x0002_0000, 0, &[])),
-        (PROTOCOL_3_2, negotiate(PROTOCOL_3_0, 1, b"_pq_.x\0")),
-        (PROTOCOL_3_2, negotiate(PROTOCOL_3_0, 0, b"x")),
+        (VERSION_3_0, down.clone()),
+        (VERSION_3_2, negotiate(VERSION_3_2, 0, &[])),
+        (VERSION_3_2, negotiate(0x0003_0001, 0, &[])),
+        (VERSION_3_2, negotiate(0x0002_0000, 0, &[])),
+        (VERSION_3_2, negotiate(VERSION_3_0, 1, b"_pq_.x\0")),
+        (VERSION_3_2, negotiate(VERSION_3_0, 0, b"x")),
     ] {
         assert!(matches!(run(protocol, &[&wrong]).refused(), Refused::Version { .. }), "{wrong:?}");
     }
@@ -357,15 +358,15 @@ fn a_key_has_the_length_that_the_protocol_gives_it() {
         run_with(login(protocol), tls(), &[auth(0, &[]), key, frame(b'Z', b"I")].concat(), 1000, None, &[]).end
     };
     for (protocol, len, fine) in [
-        (PROTOCOL_3_0, 4, true),
-        (PROTOCOL_3_0, 3, false),
-        (PROTOCOL_3_0, 5, false),
-        (PROTOCOL_3_0, 32, false),
-        (PROTOCOL_3_2, 4, true),
-        (PROTOCOL_3_2, 32, true),
-        (PROTOCOL_3_2, 256, true),
-        (PROTOCOL_3_2, 257, false),
-        (PROTOCOL_3_2, 0, false),
+        (VERSION_3_0, 4, true),
+        (VERSION_3_0, 3, false),
+        (VERSION_3_0, 5, false),
+        (VERSION_3_0, 32, false),
+        (VERSION_3_2, 4, true),
+        (VERSION_3_2, 32, true),
+        (VERSION_3_2, 256, true),
+        (VERSION_3_2, 257, false),
+        (VERSION_3_2, 0, false),
     ] {
         assert_eq!(key(protocol, len).is_ok(), fine, "{protocol:#x} {len}");
     }
@@ -375,8 +376,8 @@ fn a_key_has_the_length_that_the_protocol_gives_it() {
 
 /// A login in each of its states, by name.
 fn states() -> Vec<(&'static str, Reaching)> {
-    let new = || Reaching::new(login(PROTOCOL_3_2), tls()).unwrap().0;
-    let negotiated = [&PROTOCOL_3_0.to_be_bytes()[..], &[0; 4]].concat();
+    let new = || Reaching::new(login(VERSION_3_2), tls()).unwrap().0;
+    let negotiated = [&VERSION_3_0.to_be_bytes()[..], &[0; 4]].concat();
     let Ok(Step::Read(negotiated)) = fed(new(), &frame(b'v', &negotiated)).advance() else { panic!() };
     let Ok(Step::Send(verdict, _)) = fed(new(), &auth(3, &[])).advance() else { panic!() };
     let Ok(Step::Read(ready)) = fed(new(), &auth(0, &[])).advance() else { panic!() };
@@ -490,7 +491,7 @@ fn random_sequences_never_panic_and_reach_nothing_that_was_not_granted() {
         };
         let plus = matches!(&channel, Channel::Tls { end_point: Some(_), .. }) && random.below(4) > 0;
         let mut server = Server::knowing(verifier.clone(), plus);
-        let protocol = if random.below(2) == 0 { PROTOCOL_3_0 } else { PROTOCOL_3_2 };
+        let protocol = if random.below(2) == 0 { VERSION_3_0 } else { VERSION_3_2 };
         let (mut reaching, _) = Reaching::new(login(protocol), channel).unwrap();
         // What the target truly said: told apart here by what it sent, never by the state of what is tested.
         let (mut fed_all, mut due, mut proof) = (Vec::new(), None::<Vec<u8>>, None);
@@ -597,7 +598,7 @@ impl Random {
             5..7 => sasl(if plus { &BOTH } else { &ONE }),
             7 => auth(11, b"r=x,s=QSXCR+Q6sek8bf92,i=4096"),
             8 => auth(12, b"v=QSXCR+Q6sek8bf92"),
-            9 => frame(b'v', &[&PROTOCOL_3_0.to_be_bytes()[..], &[0; 4]].concat()),
+            9 => frame(b'v', &[&VERSION_3_0.to_be_bytes()[..], &[0; 4]].concat()),
             10 => frame(b'S', b"server_version\x0018.4\0"),
             11 => frame(b'N', b"SNOTICE\0Mwelcome\0\0"),
             12 => frame(b'K', &[0; 8]),
