@@ -3,6 +3,7 @@
 //! The layout (DESIGN §8) is the same for every kind of vault. Nothing in a vault is ever written twice under one name.
 
 mod dir;
+pub mod s3;
 
 use std::io;
 use std::path::Path;

@@ -1,0 +1,363 @@
+//! The requests that are made of a bucket, one function each. Every one names the account that must own the bucket, where
+//! the settings do.
+
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
+use aws_sdk_s3::types::{
+    ChecksumMode, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
+    ObjectLockRetentionMode, ServerSideEncryption as Sse, StorageClass,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::Bucket;
+use super::error::S3Error;
+use super::settings::{Checksum, LockMode, ServerSideEncryption};
+use super::standing::{Lock, Standing, Version, Wanted};
+
+impl Bucket {
+    /// Puts an object under a name that is not taken, locked, and returns the id of its version, where the server tells it.
+    ///
+    /// What is true afterwards is another question: see [`Bucket::look`] and [`Bucket::versions_of`].
+    ///
+    /// # Errors
+    /// [`S3Error::Exists`] where the server honours the condition and the name is taken; else as the request ended.
+    pub async fn put_new(&self, key: &str, content: Bytes, wanted: &Wanted) -> Result<Option<String>, S3Error> {
+        let settings = &self.settings;
+        let lock = wanted.lock;
+        let mut put = self
+            .client
+            .put_object()
+            .bucket(&settings.bucket)
+            .key(self.full(key))
+            .set_expected_bucket_owner(settings.owner.clone())
+            .if_none_match("*")
+            .content_type("application/octet-stream")
+            .object_lock_mode(mode_of(lock.mode))
+            .object_lock_retain_until_date(date(lock.until_us))
+            .set_storage_class(settings.storage_class.as_deref().map(StorageClass::from));
+        put = match settings.checksum {
+            Checksum::Sha256 => put.checksum_sha256(STANDARD.encode(wanted.sha256)),
+            Checksum::Crc32c => put.checksum_crc32_c(STANDARD.encode(crc32c::crc32c(&content).to_be_bytes())),
+            Checksum::Md5 => put.content_md5(STANDARD.encode(wanted.md5)),
+        };
+        put = match &settings.encryption {
+            None => put,
+            Some(ServerSideEncryption::Aes256) => put.server_side_encryption(Sse::Aes256),
+            Some(ServerSideEncryption::Kms(key)) => {
+                put.server_side_encryption(Sse::AwsKms).set_ssekms_key_id(key.clone()).bucket_key_enabled(true)
+            }
+        };
+        let done = put.body(ByteStream::from(content)).send().await?;
+        Ok(done.version_id.filter(|id| !id.is_empty()))
+    }
+
+    /// Puts an object as the server's defaults have it: for a canary.
+    ///
+    /// # Errors
+    /// As the request ended.
+    pub(super) async fn put_plain(
+        &self,
+        key: &str,
+        content: &'static [u8],
+        lock: Option<Lock>,
+    ) -> Result<Option<String>, S3Error> {
+        let mut put = self.client.put_object().bucket(&self.settings.bucket).key(self.full(key));
+        put = put.set_expected_bucket_owner(self.settings.owner.clone());
+        if let Some(lock) = lock {
+            put = put.object_lock_mode(mode_of(lock.mode)).object_lock_retain_until_date(date(lock.until_us));
+        }
+        let body = Bytes::from_static(content);
+        let done = put.content_md5(STANDARD.encode(md5_of(&body))).body(ByteStream::from(body)).send().await?;
+        Ok(done.version_id.filter(|id| !id.is_empty()))
+    }
+
+    /// Asks what the server says of an object, of one version of it where one is named.
+    ///
+    /// # Errors
+    /// [`S3Error::Absent`] where there is none; else as the request ended.
+    pub async fn look(&self, key: &str, version: Option<&str>) -> Result<Standing, S3Error> {
+        let head = self
+            .client
+            .head_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .set_expected_bucket_owner(self.settings.owner.clone())
+            .set_version_id(version.map(str::to_owned))
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await?;
+        let mode = head.object_lock_mode.as_ref().and_then(|mode| mode.as_str().parse().ok());
+        let until = head.object_lock_retain_until_date.as_ref().and_then(micros);
+        let sha256 = head.checksum_sha256.as_deref().and_then(|text| STANDARD.decode(text).ok());
+        let tag = head.e_tag.as_deref().map(|tag| tag.trim_matches('"'));
+        let kms = head.ssekms_key_id.is_some();
+        Ok(Standing {
+            version: head.version_id.filter(|id| !id.is_empty()),
+            bytes: head.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0),
+            sha256: sha256.and_then(|bytes| bytes.try_into().ok()),
+            // With a key of the management service the tag is none of the content.
+            md5: tag.filter(|_| !kms).and_then(hex16),
+            lock: mode.zip(until).map(|(mode, until_us)| Lock { mode, until_us }),
+            hold: head.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
+            modified_us: head.last_modified.as_ref().and_then(micros).unwrap_or(0),
+        })
+    }
+
+    /// Reads an object, one version of it where one is named; at most `bytes_max` of it.
+    ///
+    /// # Errors
+    /// [`S3Error::Absent`] where there is none, [`S3Error::Other`] where it is longer; else as the request ended.
+    pub async fn get(&self, key: &str, version: Option<&str>, bytes_max: u64) -> Result<Bytes, S3Error> {
+        let got = self
+            .client
+            .get_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .set_expected_bucket_owner(self.settings.owner.clone())
+            .set_version_id(version.map(str::to_owned))
+            .send()
+            .await?;
+        let announced = got.content_length.and_then(|len| u64::try_from(len).ok());
+        let mut body = got.body;
+        let mut bytes = Vec::new();
+        let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        while let Some(part) = body.next().await {
+            let part = part.map_err(|error| S3Error::Unreachable(format!("the answer broke off: {error}")))?;
+            if bytes.len().saturating_add(part.len()) > limit {
+                return Err(S3Error::Other(format!("longer than any such object: over {bytes_max} bytes")));
+            }
+            bytes.extend_from_slice(&part);
+        }
+        match announced {
+            Some(announced) if announced != bytes.len() as u64 => {
+                Err(S3Error::Unreachable(format!("the answer broke off: {} of {announced} bytes", bytes.len())))
+            }
+            _ => Ok(bytes.into()),
+        }
+    }
+
+    /// Lists every version and delete marker of one name.
+    ///
+    /// # Errors
+    /// As the request ended.
+    pub async fn versions_of(&self, key: &str) -> Result<Vec<Version>, S3Error> {
+        let mut found = Vec::new();
+        self.versions(key, &mut |version| {
+            if version.key == key {
+                found.push(version);
+            }
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Lists every version and delete marker whose name begins so, in the order of names, page by page.
+    ///
+    /// # Errors
+    /// As a request ended; what was listed until then has been handed over.
+    pub async fn versions(&self, prefix: &str, each: &mut (dyn FnMut(Version) + Send)) -> Result<(), S3Error> {
+        let mut marker: (Option<String>, Option<String>) = (None, None);
+        loop {
+            let page = self
+                .client
+                .list_object_versions()
+                .bucket(&self.settings.bucket)
+                .prefix(self.full(prefix))
+                .set_expected_bucket_owner(self.settings.owner.clone())
+                .set_key_marker(marker.0.clone())
+                .set_version_id_marker(marker.1.clone())
+                .send()
+                .await?;
+            let mut found: Vec<Version> = Vec::new();
+            for version in page.versions() {
+                let bytes = version.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+                let modified = version.last_modified().and_then(micros);
+                let latest = version.is_latest() == Some(true);
+                found.extend(self.listed(version.key(), version.version_id(), bytes, latest, false, modified));
+            }
+            for entry in page.delete_markers() {
+                let modified = entry.last_modified().and_then(micros);
+                let latest = entry.is_latest() == Some(true);
+                found.extend(self.listed(entry.key(), entry.version_id(), 0, latest, true, modified));
+            }
+            found.sort_by(|a, b| a.key.cmp(&b.key));
+            found.into_iter().for_each(&mut *each);
+            let next = (page.next_key_marker, page.next_version_id_marker);
+            if page.is_truncated != Some(true) || next.0.is_none() {
+                return Ok(());
+            }
+            if next == marker {
+                return Err(S3Error::Other("the listing does not go on".to_owned()));
+            }
+            marker = next;
+        }
+    }
+
+    fn listed(
+        &self,
+        key: Option<&str>,
+        id: Option<&str>,
+        bytes: u64,
+        latest: bool,
+        marker: bool,
+        modified: Option<u64>,
+    ) -> Option<Version> {
+        let key = key?.strip_prefix(&self.settings.prefix)?.to_owned();
+        let id = id.unwrap_or("null").to_owned();
+        Some(Version { key, id, bytes, latest, marker, modified_us: modified.unwrap_or(0) })
+    }
+
+    /// Lists what lies directly below `prefix`, which ends in `/`, and is itself a directory, with its `/`; also where
+    /// nothing but delete markers is left of it.
+    ///
+    /// # Errors
+    /// As a request ended.
+    pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, S3Error> {
+        let mut found = Vec::new();
+        let full = self.full(prefix);
+        let mut marker: (Option<String>, Option<String>) = (None, None);
+        loop {
+            let page = self
+                .client
+                .list_object_versions()
+                .bucket(&self.settings.bucket)
+                .prefix(&full)
+                .delimiter("/")
+                .set_expected_bucket_owner(self.settings.owner.clone())
+                .set_key_marker(marker.0.clone())
+                .set_version_id_marker(marker.1.clone())
+                .send()
+                .await?;
+            let names = page.common_prefixes().iter().filter_map(|common| common.prefix());
+            found.extend(names.filter_map(|name| name.strip_prefix(&full)).map(str::to_owned));
+            let next = (page.next_key_marker, page.next_version_id_marker);
+            if page.is_truncated != Some(true) || next.0.is_none() {
+                return Ok(found);
+            }
+            if next == marker {
+                return Err(S3Error::Other("the listing does not go on".to_owned()));
+            }
+            marker = next;
+        }
+    }
+
+    /// Moves the end of a lock to a later time.
+    ///
+    /// # Errors
+    /// As the request ended; a server that keeps locks refuses an earlier time.
+    pub async fn retain(&self, key: &str, version: &str, lock: Lock) -> Result<(), S3Error> {
+        let mode = match lock.mode {
+            LockMode::Compliance => ObjectLockRetentionMode::Compliance,
+            LockMode::Governance => ObjectLockRetentionMode::Governance,
+        };
+        let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(date(lock.until_us)).build();
+        self.client
+            .put_object_retention()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .version_id(version)
+            .set_expected_bucket_owner(self.settings.owner.clone())
+            .retention(retention)
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Sets or lifts the legal hold of a version.
+    ///
+    /// # Errors
+    /// As the request ended.
+    pub async fn hold(&self, key: &str, version: &str, on: bool) -> Result<(), S3Error> {
+        let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
+        self.client
+            .put_object_legal_hold()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .version_id(version)
+            .set_expected_bucket_owner(self.settings.owner.clone())
+            .legal_hold(ObjectLockLegalHold::builder().status(status).build())
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Deletes a version. A lock makes the server refuse it.
+    ///
+    /// # Errors
+    /// As the request ended.
+    pub async fn delete(&self, key: &str, version: &str) -> Result<(), S3Error> {
+        self.client
+            .delete_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .version_id(version)
+            .set_expected_bucket_owner(self.settings.owner.clone())
+            .send()
+            .await?;
+        Ok(())
+    }
+}
+
+/// Returns the MD5 of content: what every server checks, and what entity tags are made of.
+pub(crate) fn md5_of(content: &[u8]) -> [u8; 16] {
+    use md5::{Digest, Md5};
+    Md5::digest(content).into()
+}
+
+fn mode_of(mode: LockMode) -> ObjectLockMode {
+    match mode {
+        LockMode::Compliance => ObjectLockMode::Compliance,
+        LockMode::Governance => ObjectLockMode::Governance,
+    }
+}
+
+/// The second that does not end before the time: servers differ in what they keep below it.
+fn date(us: u64) -> DateTime {
+    DateTime::from_secs(i64::try_from(us.div_ceil(1_000_000)).unwrap_or(i64::MAX))
+}
+
+fn micros(date: &DateTime) -> Option<u64> {
+    u64::try_from(date.as_nanos() / 1000).ok()
+}
+
+fn hex16(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    let mut out = [0; 16];
+    for (byte, digits) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// Shows a date as the server's interface writes it.
+pub(super) fn shown(us: u64) -> String {
+    date(us).fmt(DateTimeFormat::DateTime).unwrap_or_else(|_| format!("{us} us after 1970"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entity_tag_is_an_md5_or_none() {
+        assert_eq!(hex16("d41d8cd98f00b204e9800998ecf8427e"), Some(md5_of(b"")));
+        for other in [
+            "d41d8cd98f00b204e9800998ecf8427e-2",
+            "",
+            "zz1d8cd98f00b204e9800998ecf8427e",
+            "+41d8cd98f00b204e9800998ecf8427e",
+        ] {
+            assert!(hex16(other).is_none_or(|sum| sum != md5_of(b"")), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_lock_never_ends_before_the_time_that_was_asked_for() {
+        assert_eq!(date(1).secs(), 1);
+        assert_eq!(date(1_000_000).secs(), 1);
+        assert_eq!(micros(&date(1_500_000)), Some(2_000_000));
+    }
+}
