@@ -11,12 +11,12 @@
 //! | 4 | HEADS | 3 wall_us, 4 list of [session, block_no, link, events] |
 //! | 5 | CLOSE | 1 session, 2 reason, 3 wall_us, 4 last_block, 5 last_link, 6 segment_count, 7 list of [no, bytes, sha256, last_link] |
 //! | 6 | RECOVERED | as CLOSE, and 8 torn_bytes, 9 boot_id |
-//! | 7 | STORED | reserved |
+//! | 7 | STORED | 1 session, 2 segment_no, 3 wall_us, 4 vault, 5 version, 6 sha256, 7 mode, 8 retain_until_us |
 //! | 8 | ISSUED | reserved |
-//! | 9 | RETIRED | reserved |
+//! | 9 | RETIRED | 1 session, 3 wall_us |
 //! | 10 | KEY_DESTROYED | reserved |
 //! | 11 | CONTROL | 1 session, 2 what, 3 wall_us |
-//! | 12 | LEGAL_HOLD | reserved |
+//! | 12 | LEGAL_HOLD | 1 session, 2 set, 3 wall_us, 4 order, 5 signatures |
 
 use std::convert::Infallible;
 
@@ -181,6 +181,51 @@ pub struct Recovered {
     pub boot_id: [u8; 16],
 }
 
+/// A segment is in a vault elsewhere, locked, and was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The session.
+    pub session: SessionId,
+    /// Number of the segment, dense from 0.
+    pub segment_no: u32,
+    /// What the node calls the vault.
+    pub vault: String,
+    /// The version's id there; `null` where it has none.
+    pub version: String,
+    /// SHA-256 of the file.
+    pub sha256: [u8; 32],
+    /// 0 governance, 1 compliance.
+    pub mode: u8,
+    /// Until when it is locked: microseconds since 1970 (UTC).
+    pub retain_until_us: u64,
+    /// Microseconds since 1970 (UTC).
+    pub wall_us: u64,
+}
+
+/// A session was deleted on purpose, because the time that its OPEN leaf names is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retired {
+    /// The session.
+    pub session: SessionId,
+    /// Microseconds since 1970 (UTC).
+    pub wall_us: u64,
+}
+
+/// A session must be kept whatever its OPEN leaf says, or need not any more. Two officers said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegalHold {
+    /// The session.
+    pub session: SessionId,
+    /// Whether the hold is set or lifted.
+    pub set: bool,
+    /// What the officers signed.
+    pub order: String,
+    /// Their signatures: armoured SSHSIG blocks, one after the other.
+    pub signatures: String,
+    /// Microseconds since 1970 (UTC).
+    pub wall_us: u64,
+}
+
 /// Something about the node itself, told in a control transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
@@ -214,8 +259,14 @@ pub enum Leaf {
     Close(Close),
     /// Type 6.
     Recovered(Recovered),
+    /// Type 7.
+    Stored(Stored),
+    /// Type 9.
+    Retired(Retired),
     /// Type 11.
     Control(Control),
+    /// Type 12.
+    LegalHold(LegalHold),
     /// A type of a later version, or a reserved one: counted, hashed and kept.
     Unknown {
         /// The number of the type.
@@ -238,7 +289,10 @@ impl Leaf {
             Self::Heads { .. } => 4,
             Self::Close(_) => 5,
             Self::Recovered(_) => 6,
+            Self::Stored(_) => 7,
+            Self::Retired(_) => 9,
             Self::Control(_) => 11,
+            Self::LegalHold(_) => 12,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -273,7 +327,10 @@ impl Leaf {
             | Self::Heads { wall_us, .. }
             | Self::Close(Close { wall_us, .. })
             | Self::Recovered(Recovered { close: Close { wall_us, .. }, .. })
-            | Self::Control(Control { wall_us, .. }) => Some(*wall_us),
+            | Self::Stored(Stored { wall_us, .. })
+            | Self::Retired(Retired { wall_us, .. })
+            | Self::Control(Control { wall_us, .. })
+            | Self::LegalHold(LegalHold { wall_us, .. }) => Some(*wall_us),
             Self::Unknown { .. } => None,
         }
     }
@@ -297,11 +354,12 @@ impl Leaf {
         let fields = match self {
             Self::Boot(_) => 6,
             Self::Heartbeat(_) => 4,
-            Self::Open(_) | Self::Segment(_) => 8,
-            Self::Heads { .. } => 2,
+            Self::Open(_) | Self::Segment(_) | Self::Stored(_) => 8,
+            Self::Heads { .. } | Self::Retired(_) => 2,
             Self::Close(_) => 7,
             Self::Recovered(_) => 9,
             Self::Control(_) => 3,
+            Self::LegalHold(_) => 5,
             Self::Unknown { .. } => 0,
         };
         e.map(fields + 1)?.u8(0)?.u64(self.kind())?;
@@ -337,6 +395,18 @@ impl Leaf {
             Self::Recovered(leaf) => {
                 encode_close(e, &leaf.close)?;
                 e.u8(8)?.u64(leaf.torn_bytes)?.u8(9)?.bytes(&leaf.boot_id)?;
+            }
+            Self::Stored(leaf) => {
+                e.u8(1)?.bytes(&leaf.session.0)?.u8(2)?.u32(leaf.segment_no)?;
+                e.u8(3)?.u64(leaf.wall_us)?.u8(4)?.str(&leaf.vault)?.u8(5)?.str(&leaf.version)?;
+                e.u8(6)?.bytes(&leaf.sha256)?.u8(7)?.u8(leaf.mode)?.u8(8)?.u64(leaf.retain_until_us)?;
+            }
+            Self::Retired(leaf) => {
+                e.u8(1)?.bytes(&leaf.session.0)?.u8(3)?.u64(leaf.wall_us)?;
+            }
+            Self::LegalHold(leaf) => {
+                e.u8(1)?.bytes(&leaf.session.0)?.u8(2)?.u8(leaf.set.into())?.u8(3)?.u64(leaf.wall_us)?;
+                e.u8(4)?.str(&leaf.order)?.u8(5)?.str(&leaf.signatures)?;
             }
             Self::Control(leaf) => {
                 e.u8(1)?.bytes(&leaf.session.0)?.u8(2)?.str(&leaf.what)?.u8(3)?.u64(leaf.wall_us)?;
@@ -397,6 +467,28 @@ impl Leaf {
                 close: read_close(&fields)?,
                 torn_bytes: fields.uint(8)?,
                 boot_id: fields.bytes(9)?,
+            }),
+            7 => Self::Stored(Stored {
+                session: session()?,
+                segment_no: fields.small(2)?,
+                wall_us: fields.uint(3)?,
+                vault: fields.text(4)?,
+                version: fields.text(5)?,
+                sha256: fields.bytes(6)?,
+                mode: fields.small(7)?,
+                retain_until_us: fields.uint(8)?,
+            }),
+            9 => Self::Retired(Retired { session: session()?, wall_us: fields.uint(3)? }),
+            12 => Self::LegalHold(LegalHold {
+                session: session()?,
+                set: match fields.uint(2)? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(LeafError::Shape("a hold that is neither set nor lifted")),
+                },
+                wall_us: fields.uint(3)?,
+                order: fields.text(4)?,
+                signatures: fields.text(5)?,
             }),
             11 => Self::Control(Control { session: session()?, what: fields.text(2)?, wall_us: fields.uint(3)? }),
             kind => Self::Unknown { kind, raw: bytes.to_vec() },

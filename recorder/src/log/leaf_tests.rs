@@ -56,6 +56,24 @@ fn samples() -> Vec<Leaf> {
         heads(0),
         Leaf::Close(close(2)),
         Leaf::Recovered(Recovered { close: close(1), torn_bytes: 17, boot_id: [8; 16] }),
+        Leaf::Stored(Stored {
+            session: SessionId([9; 16]),
+            segment_no: 2,
+            vault: "basel".into(),
+            version: "3sL4kqtJlcpXroDTDmJ".into(),
+            sha256: [5; 32],
+            mode: 1,
+            retain_until_us: 7,
+            wall_us: 6,
+        }),
+        Leaf::Retired(Retired { session: SessionId([9; 16]), wall_us: 1 }),
+        Leaf::LegalHold(LegalHold {
+            session: SessionId([9; 16]),
+            set: true,
+            order: "hold".into(),
+            signatures: "-----BEGIN SSH SIGNATURE-----".into(),
+            wall_us: 1,
+        }),
         Leaf::Control(Control { session: SessionId([9; 16]), what: "configuration".into(), wall_us: 1 }),
     ]
 }

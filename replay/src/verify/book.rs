@@ -115,7 +115,9 @@ impl<'a> Book<'a> {
                 self.end(index, recovered.close, Some(Rescue { boot_id, boot, torn_bytes }), facts, hand_out);
             }
             Leaf::Control(control) => *facts.acts.entry(control.what).or_default() += 1,
-            Leaf::Unknown { .. } => *facts.acts.entry(leaf.name().to_owned()).or_default() += 1,
+            Leaf::Stored(_) | Leaf::Retired(_) | Leaf::LegalHold(_) | Leaf::Unknown { .. } => {
+                *facts.acts.entry(leaf.name().to_owned()).or_default() += 1
+            }
         }
     }
 
