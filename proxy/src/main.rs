@@ -29,6 +29,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Certificate(request) => cli::certificate::certificate(&request)?,
         Verb::Secret(request) => cli::secret::secret(&request)?,
         Verb::Trust(verb) => cli::trust::run(&verb)?,
+        Verb::Vault(verb) => cli::vault::run(&verb)?,
     }
     Ok(())
 }

@@ -118,13 +118,12 @@ impl LocalLog {
 
     /// Computes the root over the first `size` leaves, at the cost of reading all their hashes.
     pub(crate) fn root_at(&self, size: u64) -> Result<Hash, OpenError> {
-        let path = self.dir.join("hashes");
-        let stored = self.fs.read(&path).map_err(OpenError::io("cannot read", &path))?;
-        let mut frontier = Frontier::new();
-        for hash in stored.as_chunks::<HASH_LEN>().0.iter().take(size as usize) {
-            frontier.append(Hash(*hash));
-        }
-        Ok(frontier.root())
+        let (_, root) = root_of(self.fs.as_ref(), &self.dir, size).map_err(OpenError::io("cannot read", &self.dir))?;
+        root.ok_or_else(|| OpenError::LogDamaged {
+            index: size,
+            reason: "its hashes end before it",
+            state: self.dir.clone(),
+        })
     }
 
     /// Returns the ordinal that the next session of this node gets: one more than that of the last OPEN leaf.
@@ -242,6 +241,46 @@ impl LocalLog {
             }
         }
     }
+}
+
+/// Returns how many leaves the log in `dir` has, and the root over the first `size` of them where it has as many; at the
+/// cost of reading all their hashes.
+pub(crate) fn root_of(fs: &dyn Fs, dir: &std::path::Path, size: u64) -> std::io::Result<(u64, Option<Hash>)> {
+    let stored = fs.read(&dir.join("hashes"))?;
+    let (stored, _) = stored.as_chunks::<HASH_LEN>();
+    let len = stored.len() as u64;
+    if len < size {
+        return Ok((len, None));
+    }
+    let mut frontier = Frontier::new();
+    for hash in stored.iter().take(size as usize) {
+        frontier.append(Hash(*hash));
+    }
+    Ok((len, Some(frontier.root())))
+}
+
+/// Reads the leaves of the log in `dir` from `from` to before `end`, those that cannot be decoded left out, with their index.
+pub(crate) fn read_leaves(
+    fs: &dyn Fs,
+    dir: &std::path::Path,
+    from: u64,
+    end: u64,
+    each: &mut dyn FnMut(u64, Leaf),
+) -> std::io::Result<()> {
+    for number in from / WIDTH..end.div_ceil(WIDTH) {
+        let bytes = fs.read(&bundle_path(dir, number))?;
+        let first = number * WIDTH;
+        let width = end.saturating_sub(first).min(WIDTH) as u16;
+        let entries = tile::read_entries(&bytes, width, false).map_err(std::io::Error::other)?;
+        for (entry, index) in entries.iter().zip(first..) {
+            if index >= from
+                && let Ok(leaf) = Leaf::decode(entry)
+            {
+                each(index, leaf);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bundle_path(dir: &std::path::Path, number: u64) -> PathBuf {

@@ -12,6 +12,7 @@ use crate::error::Frozen;
 use crate::figures::Meters;
 use crate::journal::thread::Journal;
 use crate::keeper::FinishedSegment;
+use crate::log::leaf::Stored;
 use crate::log::slip::Slip;
 use crate::recovery::RecoveredSession;
 use crate::secrets::Secrets;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     SegmentDone(FinishedSegment),
     /// Recovery has a finished segment on disk.
     Recovered(Box<RecoveredSession>),
+    /// A vault elsewhere has a segment.
+    Stored(Stored),
     /// Recovery is done with these journal files.
     Release(Vec<PathBuf>),
     /// The keeper could not go on.

@@ -21,9 +21,10 @@ use crate::journal::thread::{Journal, Setup, random};
 use crate::keeper::{Backlog, Keeper};
 use crate::local_log::LocalLog;
 use crate::log::leaf;
-use crate::log::note::Note;
+use crate::log::note::{LogKey, Note};
 use crate::queue::{Command, Queue, SessionSpec};
 use crate::recovery::{Evidence, Recovery};
+use crate::remote::{self, Board, RemoteFigures, Remotes};
 use crate::secrets::Secrets;
 use crate::session::Session;
 use crate::shipper::Shipper;
@@ -32,6 +33,7 @@ use crate::transcript::block::SessionId;
 use crate::transcript::event::Event;
 use crate::transcript::head::Durability;
 use crate::transcript::wrap::Recipient;
+use crate::vault::s3::Settings;
 use crate::vault::{DirVault, Vault, log_key};
 
 /// New sessions are refused when this share of the spool's filesystem is used, in percent.
@@ -47,6 +49,8 @@ pub struct RecorderConfig {
     pub state_dir: PathBuf,
     /// The directory vault.
     pub vault_dir: PathBuf,
+    /// Vaults elsewhere, to which everything goes on.
+    pub remotes: Vec<Settings>,
     /// Whether files in the vault get the immutable attribute.
     pub immutable: bool,
     /// The node's name: the origin of its log.
@@ -83,6 +87,7 @@ impl RecorderConfig {
         Self {
             state_dir,
             vault_dir,
+            remotes: Vec::new(),
             immutable: false,
             node,
             node_key,
@@ -113,6 +118,7 @@ struct Inner {
     fs: Arc<dyn Fs>,
     spool: PathBuf,
     vault_dir: PathBuf,
+    remotes: Vec<Arc<Board>>,
     pool: Arc<Pool>,
     threads: Mutex<Threads>,
     stopping: Arc<AtomicBool>,
@@ -138,7 +144,8 @@ impl Recorder {
             fs.create_dir_all(dir, 0o700).map_err(OpenError::io("cannot make", dir))?;
         }
         let lock = lock(&config.state_dir)?;
-        let vault = Vault::Dir(DirVault::new(Arc::clone(&fs), config.vault_dir.clone(), config.immutable));
+        let dir_vault = DirVault::new(Arc::clone(&fs), config.vault_dir.clone(), config.immutable);
+        let vault = Vault::Dir(dir_vault.clone());
 
         // What the last start left: its journal, and from it the end of the node log.
         let newest = newest_checkpoint(&vault, &config.node)?;
@@ -197,6 +204,17 @@ impl Recorder {
             move || pool.run(|error| queue.push(Command::KeeperFailed(Frozen::from_io("journal", error))))
         })?;
 
+        let common = remote::Common {
+            fs: Arc::clone(&fs),
+            state_dir: config.state_dir.clone(),
+            vault: dir_vault,
+            key: LogKey::new(&config.node, config.node_key.verifying_key()).map_err(io::Error::other)?,
+            retain_us: micros(config.retain),
+            queue: Arc::clone(&queue),
+            log_size: log.size(),
+        };
+        let (remotes, boards) = Remotes::start(&common, config.remotes.clone(), &mut starting)?;
+
         let (jobs, job_queue) = mpsc::channel();
         let (tasks, task_queue) = mpsc::channel();
         let backlog = Arc::new(Backlog::default());
@@ -238,7 +256,8 @@ impl Recorder {
             let _ = jobs.send(job);
         }
         let shipper =
-            Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool), copies);
+            Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool), copies)
+                .telling(remotes);
         starting.spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?;
         let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks, Arc::clone(&pool));
         starting.spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?;
@@ -267,7 +286,20 @@ impl Recorder {
         })?;
         let (recipients, vault_dir) = (config.recipients.clone(), config.vault_dir.clone());
         let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(lock)));
-        Ok(Self(Arc::new(Inner { queue, control, recipients, fs, spool, vault_dir, pool, threads, stopping, lock })))
+        let remotes = boards;
+        Ok(Self(Arc::new(Inner {
+            queue,
+            control,
+            recipients,
+            fs,
+            spool,
+            vault_dir,
+            remotes,
+            pool,
+            threads,
+            stopping,
+            lock,
+        })))
     }
 
     /// Opens a session: HEAD, OPEN and the `opening` events are durable when this returns.
@@ -334,6 +366,11 @@ impl Recorder {
         let size = |name: String| self.0.fs.open(&self.0.spool.join(name)).and_then(|file| file.size()).ok();
         let names = self.0.fs.list(&self.0.spool).unwrap_or_default();
         Survey { spool_bytes: names.into_iter().filter_map(size).sum(), disks: self.disks().collect() }
+    }
+
+    /// Returns the figures of the vaults elsewhere.
+    pub fn remotes(&self) -> Vec<RemoteFigures> {
+        self.0.remotes.iter().map(|board| board.read()).collect()
     }
 
     /// Returns what this run counts in, for the next.

@@ -14,8 +14,10 @@ use crate::fs::{File, Fs};
 use crate::journal::pool::Pool;
 use crate::keeper::{Backlog, FinishedSegment};
 use crate::local_log::LocalLog;
+use crate::log::leaf::Leaf;
 use crate::log::note::Note;
 use crate::queue::{Command, Queue};
+use crate::remote::{News, Remotes};
 use crate::transcript::block::SessionId;
 use crate::vault::{Vault, VaultError, segment_key};
 
@@ -57,6 +59,7 @@ pub(crate) struct Shipper {
     queue: Arc<Queue>,
     pool: Arc<Pool>,
     copies: Arc<Backlog>,
+    remotes: Remotes,
     checkpoint: Option<(Note, u64)>,
     ready: Vec<Ready>,
     since: Option<Instant>,
@@ -82,7 +85,13 @@ impl Shipper {
         pool: Arc<Pool>,
         copies: Arc<Backlog>,
     ) -> Self {
-        Self { fs, spool, log, vault, queue, pool, copies, checkpoint: None, ready: Vec::new(), since: None }
+        let remotes = Remotes::default();
+        Self { fs, spool, log, vault, queue, pool, copies, remotes, checkpoint: None, ready: Vec::new(), since: None }
+    }
+
+    /// Tells these vaults what goes into the one here.
+    pub(crate) fn telling(self, remotes: Remotes) -> Self {
+        Self { remotes, ..self }
     }
 
     /// Works until told to stop.
@@ -135,7 +144,14 @@ impl Shipper {
                 file.forget();
                 self.queue.push(Command::SegmentDone(finished));
             }
-            Task::Leaf { index, entry } => self.log.append(index, &entry)?,
+            Task::Leaf { index, entry } => {
+                self.log.append(index, &entry)?;
+                if !self.remotes.is_empty()
+                    && let Ok(leaf) = Leaf::decode(&entry)
+                {
+                    self.remotes.tell(&News::Leaf { index, leaf: Box::new(leaf) });
+                }
+            }
             Task::Checkpoint { note, wall_us } => {
                 self.checkpoint = Some((note, wall_us));
                 self.since.get_or_insert_with(Instant::now);
@@ -166,6 +182,7 @@ impl Shipper {
         self.since = None;
         if let Some((note, wall_us)) = self.checkpoint.take() {
             self.log.publish(&self.vault, &note, wall_us)?;
+            self.remotes.tell(&News::Checkpoint { note: Box::new(note) });
         }
         for ready in std::mem::take(&mut self.ready) {
             let len = match ready.also_remove {
@@ -174,6 +191,7 @@ impl Shipper {
             };
             self.vault.take_in(&segment_key(ready.session, ready.segment_no), &ready.path)?;
             self.queue.meters().shipped();
+            self.remotes.tell(&News::Published { session: ready.session, segment_no: ready.segment_no });
             if let Some(path) = ready.also_remove {
                 match self.fs.remove(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

@@ -64,11 +64,15 @@ pub enum Kind {
     ReloadRefused,
     /// The certificate of the PostgreSQL front door ends soon, or has ended.
     CertificateEnds,
+    /// What is recorded has been waiting for a vault elsewhere for long.
+    VaultBehind,
+    /// A vault elsewhere does not keep what it is given, or cannot be used.
+    VaultTrouble,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::RecordingStopped,
         Self::RecordingResumed,
         Self::DiskStalled,
@@ -80,6 +84,8 @@ impl Kind {
         Self::TaskPanicked,
         Self::ReloadRefused,
         Self::CertificateEnds,
+        Self::VaultBehind,
+        Self::VaultTrouble,
     ];
 
     /// Returns the name in records, figures and on the command's standard input.
@@ -96,6 +102,8 @@ impl Kind {
             Self::TaskPanicked => "task-panicked",
             Self::ReloadRefused => "reload-refused",
             Self::CertificateEnds => "certificate-ends",
+            Self::VaultBehind => "vault-behind",
+            Self::VaultTrouble => "vault-trouble",
         }
     }
 }

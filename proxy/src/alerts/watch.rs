@@ -2,10 +2,11 @@
 //!
 //! Tasks of their own, because asking a disk that does not answer takes as long as that lasts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_recorder::{Disk, SPOOL_LIMIT_PERCENT};
+use casemate_recorder::{Disk, RemoteFigures, SPOOL_LIMIT_PERCENT};
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -21,6 +22,8 @@ const STALL_LOOK: Duration = Duration::from_millis(500);
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 /// How often the certificate is looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// What waits longer for a vault elsewhere is told of, in microseconds.
+const BEHIND_US: u64 = 3600 * 1_000_000;
 /// From here on somebody should make room.
 const FULL_PERCENT: u64 = 85;
 /// Below this a disk may be told of again.
@@ -72,6 +75,58 @@ pub(crate) async fn certificates(rules: Arc<policy::Live>, alerts: Alerts) {
     }
 }
 
+/// Looks after the vaults elsewhere: what they do not keep, and what waits for them for long.
+pub(crate) async fn vaults(runs: Arc<recording::Live>, alerts: Alerts) {
+    let mut known = Elsewhere::default();
+    loop {
+        let figures = runs.current().recorder().remotes();
+        let now_us = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
+        for (kind, text) in known.look(&figures, now_us) {
+            alerts.raise(kind, text);
+        }
+        sleep(SURVEY_EVERY).await;
+    }
+}
+
+/// What was told of vaults elsewhere.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    troubles: BTreeSet<(String, String, String)>,
+    behind: BTreeSet<String>,
+}
+
+impl Elsewhere {
+    /// Returns what there is to tell.
+    fn look(&mut self, figures: &[RemoteFigures], now_us: u64) -> Vec<(Kind, String)> {
+        let mut told = Vec::new();
+        let mut troubles = BTreeSet::new();
+        for vault in figures {
+            let name = &vault.name;
+            for (about, text) in &vault.troubles {
+                let trouble = (name.clone(), about.clone(), text.clone());
+                if !self.troubles.contains(&trouble) {
+                    told.push((Kind::VaultTrouble, format!("vault {name}, {about}: {text}")));
+                }
+                troubles.insert(trouble);
+            }
+            let lag_us = vault.oldest_us.map_or(0, |oldest_us| now_us.saturating_sub(oldest_us));
+            if lag_us < BEHIND_US {
+                self.behind.remove(name);
+            } else if self.behind.insert(name.clone()) {
+                let (segments, minutes) = (vault.waiting_segments, lag_us / 60_000_000);
+                let text = format!(
+                    "vault {name}: {segments} finished segments wait, the oldest for {minutes} min: they are safe here, and \
+                     nothing protects them from whoever rules this machine"
+                );
+                told.push((Kind::VaultBehind, text));
+            }
+        }
+        // What is over may be told of again when it comes back.
+        self.troubles = troubles;
+        told
+    }
+}
+
 /// Which disks were told of as nearly full.
 #[derive(Debug, Default)]
 struct Fill(Vec<&'static str>);
@@ -115,6 +170,29 @@ mod tests {
         assert_eq!(look(86, 90), 0);
         assert_eq!(look(79, 90), 0);
         assert_eq!(look(86, 90), 1);
+    }
+
+    #[test]
+    fn a_vault_that_lies_or_lags_is_told_of_once_until_it_was_well_again() {
+        let mut known = Elsewhere::default();
+        let mut vault = RemoteFigures { name: "basel".into(), ..RemoteFigures::default() };
+        let mut look = |vault: &RemoteFigures| {
+            let told = known.look(std::slice::from_ref(vault), 2 * BEHIND_US);
+            told.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>()
+        };
+        vault.oldest_us = Some(BEHIND_US + 1);
+        assert_eq!(look(&vault), [], "not for long yet");
+        vault.oldest_us = Some(BEHIND_US);
+        vault.troubles.insert("lock".into(), "off".into());
+        assert_eq!(look(&vault), [Kind::VaultTrouble, Kind::VaultBehind]);
+        assert_eq!(look(&vault), []);
+        vault.troubles.insert("lock".into(), "another".into());
+        assert_eq!(look(&vault), [Kind::VaultTrouble]);
+        (vault.troubles, vault.oldest_us) = (Default::default(), None);
+        assert_eq!(look(&vault), []);
+        vault.oldest_us = Some(0);
+        vault.troubles.insert("lock".into(), "off".into());
+        assert_eq!(look(&vault), [Kind::VaultTrouble, Kind::VaultBehind]);
     }
 
     #[test]

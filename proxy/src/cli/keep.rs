@@ -105,6 +105,8 @@ pub(super) fn recorder_config(config: &Config) -> RecorderConfig {
         recipients: config.encryption.recipients(),
         state_recipient: config.encryption.state_recipient(),
         retain: config.vault.retain,
+        remotes: config.vault.s3.clone(),
+        segment_age: config.vault.segment_age(),
         journal_bytes_max: config.limits.journal,
         policy_hash: config.hash,
         control_opening: opening,

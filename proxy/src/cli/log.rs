@@ -10,9 +10,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+/// What is logged unless somebody asks for something else. The S3 client tells at every request whose credentials it found.
+const FILTER: &str = "info,aws_config=warn,aws_runtime=warn,aws_smithy_runtime=warn";
+
 /// Begins the log.
 pub(super) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("CASEMATE_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     // No colours: peers choose parts of what is logged, and escape sequences must have no meaning here.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
     let log = log.with_writer(io::stderr);

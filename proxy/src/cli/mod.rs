@@ -1,7 +1,7 @@
 //! The command line: what it takes, and the verbs that are done in a moment.
 //!
 //! Exit codes are 0 done, 1 refused, 2 usage. `serve` is in [`serve`], `target add` in [`target_add`],
-//! `secret` in [`secret`], `certificate` in [`certificate`], `trust` in [`trust`].
+//! `secret` in [`secret`], `certificate` in [`certificate`], `trust` in [`trust`], `vault` in [`vault`].
 
 pub mod certificate;
 mod keep;
@@ -10,6 +10,7 @@ pub mod secret;
 pub mod serve;
 pub mod target_add;
 pub mod trust;
+pub mod vault;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,9 @@ pub enum Verb {
     /// Work on the trust file, by which recordings are judged.
     #[command(subcommand)]
     Trust(trust::TrustVerb),
+    /// Look at the vaults elsewhere.
+    #[command(subcommand)]
+    Vault(vault::VaultVerb),
 }
 
 /// What to do with targets.

@@ -130,6 +130,7 @@ async fn run(
     let watching = [
         tokio::spawn(watch::stalls(Arc::clone(runs), alerts.clone())),
         tokio::spawn(watch::surveys(Arc::clone(runs), Arc::clone(&metrics), alerts.clone())),
+        tokio::spawn(watch::vaults(Arc::clone(runs), alerts.clone())),
         tokio::spawn(watch::certificates(Arc::clone(&rules), alerts.clone())),
     ];
     let door = Door::new(Arc::clone(runs), Arc::clone(&rules), metrics, alerts.clone()).map_err(io::Error::other)?;

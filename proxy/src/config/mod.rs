@@ -11,6 +11,7 @@ mod operation;
 mod parse;
 mod postgres;
 mod snapshot;
+mod vault;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ pub use keys::{Objection, load_private_key, parse_public_key};
 pub use operation::{AlertCommand, LogFormat};
 pub use parse::{is_name, split_address};
 pub use postgres::{Password, PgAuth, PgFront, PgService, PgTls, Results};
+pub use vault::VaultConfig;
 
 /// Everything the daemon is told, after validation.
 pub struct Config {
@@ -71,17 +73,6 @@ pub struct Config {
     pub access: Vec<Access>,
     /// BLAKE3 of the file's bytes, as `b3sum` prints it.
     pub hash: [u8; 32],
-}
-
-/// The vault's place and rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VaultConfig {
-    /// The vault's directory.
-    pub dir: PathBuf,
-    /// Whether to set the immutable attribute on finished files where the system allows it.
-    pub immutable: bool,
-    /// How long a recording must be kept, fixed in its OPEN leaf.
-    pub retain: Duration,
 }
 
 /// Sockets to listen on.

@@ -16,7 +16,7 @@ use russh::keys::PublicKey;
 use super::keys::{Objection, load_node_key, load_private_key, parse_public_key};
 use super::{
     Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Service, Target,
-    TargetAuth, TargetKind, VaultConfig, check, encryption, forwards,
+    TargetAuth, TargetKind, check, encryption, forwards,
 };
 
 /// Longest name of a person, a target, a role or a node.
@@ -35,8 +35,6 @@ const LIST_LEN_MAX: usize = 1_000;
 
 /// A reason is a sentence or a ticket; it opens every session's record.
 const REASON_LEN_MAX: usize = 1_024;
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether a text is a name: `[a-z_][a-z0-9_.-]{0,63}`. Names become parts of paths, logins and log lines, so nothing
 /// else is let in.
@@ -220,20 +218,6 @@ impl Parser<'_, '_> {
             self.reader.complain(path.line, what, "make another one: ssh-keygen -t ed25519");
         }
         Some(Located { line: path.line, value: key })
-    }
-
-    fn vault(&self, root: &mut Fields<'_, '_>) -> Option<(Located<PathBuf>, VaultConfig)> {
-        let Some(mut table) = root.table("vault") else {
-            root.missing("vault", "write [vault] and dir = \"vault\"");
-            return None;
-        };
-        let dir = self.path(table.required_text("dir", "name a directory for finished recordings"));
-        let immutable = table.boolean("immutable").is_some_and(|immutable| immutable.value);
-        let retain = table.duration("retain", DAY..=DAY * 36_500).map_or(DAY * 400, |retain| retain.value);
-        table.finish();
-        let dir = dir?;
-        let config = VaultConfig { dir: dir.value.clone(), immutable, retain };
-        Some((dir, config))
     }
 
     fn limits(&self, root: &mut Fields<'_, '_>) -> Option<Limits> {

@@ -39,7 +39,12 @@ fn the_sample_is_read_whole() {
     assert_eq!(config.state_dir, home.path("state"));
     assert_eq!(
         config.vault,
-        VaultConfig { dir: home.path("vault"), immutable: false, retain: Duration::from_secs(400 * 86_400) }
+        VaultConfig {
+            dir: home.path("vault"),
+            immutable: false,
+            retain: Duration::from_secs(400 * 86_400),
+            s3: Vec::new()
+        }
     );
     assert_eq!((config.durability, config.encryption), (Durability::Causal, Encryption::None));
     assert_eq!(config.listen.ssh, ["127.0.0.1:2222".parse().unwrap()]);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use casemate_recorder::{COMMIT_BOUNDS_US, Figures, Latency, Survey};
+use casemate_recorder::{COMMIT_BOUNDS_US, Figures, Latency, RemoteFigures, Survey};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -21,9 +21,11 @@ pub(super) struct Sampled {
 impl Collector for Sampled {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let figures = self.runs.current().recorder().figures();
+        let remotes = self.runs.current().recorder().remotes();
         let survey = self.survey.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut page = Page(encoder);
         page.recorder(&figures)?;
+        page.remotes(&remotes)?;
         survey.map_or(Ok(()), |survey| page.disks(&survey))
     }
 }
@@ -53,6 +55,52 @@ impl Page<'_> {
         self.gauge("recording_frozen", help, None, &u64::from(figures.frozen.is_some()))?;
         let help = "1 while the disk has not answered for two seconds: sessions wait";
         self.gauge("disk_stalled", help, None, &u64::from(figures.stalled))
+    }
+
+    /// Nothing where no vault elsewhere is configured.
+    fn remotes(&mut self, vaults: &[RemoteFigures]) -> fmt::Result {
+        if vaults.is_empty() {
+            return Ok(());
+        }
+        let mut each = |name, help, unit: Option<&Unit>, of: fn(&RemoteFigures) -> f64| {
+            let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            vaults
+                .iter()
+                .try_for_each(|vault| family.encode_family(&[("vault", vault.name.as_str())])?.encode_gauge(&of(vault)))
+        };
+        let help = "Finished segments that a vault elsewhere does not have";
+        each("vault_waiting_segments", help, None, |vault| vault.waiting_segments as f64)?;
+        each("vault_waiting", "The same", Some(&Unit::Bytes), |vault| vault.waiting_bytes as f64)?;
+        let help = "When the oldest of them was finished, Unix time; 0 where none waits: an alert after an hour";
+        each("vault_waiting_since", help, Some(&Unit::Seconds), |vault| seconds(vault.oldest_us.unwrap_or(0)))?;
+        let help = "When a vault elsewhere last did what it was asked, Unix time; 0 before the first time";
+        each("vault_reached_time", help, Some(&Unit::Seconds), |vault| seconds(vault.reached_us))?;
+        let help = "Entries of the node log under the newest checkpoint in a vault elsewhere";
+        each("vault_log_entries", help, None, |vault| vault.log_size as f64)?;
+        let help = "What somebody must look at about a vault elsewhere; the log and the alerts say what";
+        each("vault_troubles", help, None, |vault| vault.troubles.len() as f64)?;
+        self.remote_counters(vaults)
+    }
+
+    fn remote_counters(&mut self, vaults: &[RemoteFigures]) -> fmt::Result {
+        let mut each = |name, help, unit: Option<&Unit>, of: fn(&RemoteFigures) -> u64| {
+            let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+            vaults.iter().try_for_each(|vault| {
+                let labels = [("vault", vault.name.as_str())];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&of(vault), None)
+            })
+        };
+        each("vault_put_objects", "Objects put into a vault elsewhere", None, |vault| vault.puts)?;
+        each("vault_put", "The same", Some(&Unit::Bytes), |vault| vault.put_bytes)?;
+        let help = "Requests to a vault elsewhere that came to nothing";
+        let mut family = self.0.encode_descriptor("vault_failures", help, None, MetricType::Counter)?;
+        for vault in vaults {
+            for (kind, count) in &vault.failures {
+                let labels = [("vault", vault.name.as_str()), ("kind", *kind)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn disks(&mut self, survey: &Survey) -> fmt::Result {

@@ -316,8 +316,9 @@ impl Journal {
             }
             // A frozen recorder logs nothing but ends. A segment in the vault without the CLOSE leaf of its session would be
             // out of the next start's reach, and what that start recovers again must find its journal files.
-            Command::SegmentDone(_) | Command::Recovered(_) | Command::Release(_)
+            Command::SegmentDone(_) | Command::Recovered(_) | Command::Release(_) | Command::Stored(_)
                 if self.sink.queue.frozen().is_some() => {}
+            Command::Stored(stored) => self.sink.leaf(&Leaf::Stored(stored)),
             Command::SegmentDone(finished) => self.segment_done(&finished),
             Command::Recovered(recovered) => self.recovered(&recovered),
             Command::Release(files) => {

@@ -8,7 +8,7 @@ use super::VaultError;
 use crate::fs::Fs;
 
 /// A directory. Files are 0440, and immutable where asked for and allowed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DirVault {
     fs: Arc<dyn Fs>,
     root: PathBuf,

@@ -7,6 +7,9 @@ use super::requests::shown;
 use super::standing::Lock;
 use super::{Bucket, Purpose};
 
+/// How long a canary is locked, in microseconds: it need only outlive the attempt.
+const CANARY_US: u64 = 86_400_000_000;
+
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {
@@ -31,9 +34,36 @@ pub struct Check {
     pub text: String,
 }
 
+impl CheckKind {
+    /// Returns the word that stands before the sentence.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Note => "note",
+            Self::Finding => "FINDING",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl Check {
     fn new(what: &'static str, kind: CheckKind, text: impl Into<String>) -> Self {
         Self { what, kind, text: text.into() }
+    }
+
+    /// Whether something is not as it should be.
+    pub fn is_finding(&self) -> bool {
+        self.kind == CheckKind::Finding
+    }
+
+    /// Whether nobody could say.
+    pub fn is_unknown(&self) -> bool {
+        self.kind == CheckKind::Unknown
+    }
+
+    /// Whether it is as it should be.
+    pub fn is_good(&self) -> bool {
+        self.kind == CheckKind::Good
     }
 
     fn failed(what: &'static str, error: &S3Error) -> Self {
@@ -53,13 +83,11 @@ pub struct Lockdown {
     pub default_lock: bool,
 }
 
-/// What came of trying to delete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Canary {
-    /// The locked object.
-    pub locked: Check,
-    /// Its twin without a lock, which shows that only the lock was in the way.
-    pub twin: Check,
+/// What came of trying to delete: the locked object, and its twin without a lock, which shows that only the lock was in the
+/// way.
+struct Canary {
+    locked: Check,
+    twin: Check,
 }
 
 impl Bucket {
@@ -127,13 +155,34 @@ impl Bucket {
         }
     }
 
-    /// Tries with the writer's own credentials to delete the version of an object and to get around its lock. They must be
-    /// refused: whoever takes over the bastion has these credentials.
-    pub async fn check_own_rights(&self, key: &str, version: &str) -> Check {
-        match self.delete(key, version).await {
+    /// Asks everything there is to ask: what `casemate vault check` prints, and what a start looks at.
+    pub async fn check_all(&self, node: &str, now_us: u64) -> Vec<Check> {
+        let mut checks = vec![self.check_owner()];
+        checks.extend(self.check_lockdown().await);
+        checks.push(self.check_rights(node).await);
+        if self.settings.canary_profile.is_some() {
+            match self.canary(node, now_us, now_us.saturating_add(CANARY_US)).await {
+                Ok(canary) => checks.extend([canary.locked, canary.twin]),
+                Err(error) => checks.push(Check::failed("canary", &error)),
+            }
+        } else {
+            let text = "no canary_profile: nothing has shown that a lock here keeps anybody from deleting";
+            checks.push(Check::new("canary", CheckKind::Note, text));
+        }
+        checks
+    }
+
+    /// Asks with the writer's own credentials to delete a version that does not exist. They must not even be allowed to ask:
+    /// whoever takes over the bastion has these credentials.
+    async fn check_rights(&self, node: &str) -> Check {
+        match self.delete(&format!("canary/{node}/absent"), "null").await {
             Err(S3Error::Denied(_)) => Check::new("rights", CheckKind::Good, "the writer's credentials may not delete"),
-            Err(error) => Check::failed("rights", &error),
-            Ok(()) => Check::new("rights", CheckKind::Finding, "the writer's credentials deleted a version"),
+            Err(error) if error.is_transient() => Check::failed("rights", &error),
+            _ => {
+                let text = "the writer's credentials may delete what is not locked: take s3:DeleteObject and \
+                            s3:DeleteObjectVersion from them";
+                Check::new("rights", CheckKind::Finding, text)
+            }
         }
     }
 
@@ -142,7 +191,7 @@ impl Bucket {
     ///
     /// # Errors
     /// The canary's credentials cannot be used at all.
-    pub async fn canary(&self, node: &str, now_us: u64, until_us: u64) -> Result<Canary, S3Error> {
+    async fn canary(&self, node: &str, now_us: u64, until_us: u64) -> Result<Canary, S3Error> {
         let bucket =
             Self::with_profile(self.settings.clone(), self.settings.canary_profile.clone(), Purpose::Shipping).await?;
         let lock = Lock { mode: self.settings.mode, until_us };

@@ -22,8 +22,9 @@ use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, ResponseChecksumVa
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
-pub use check::{Canary, Check, CheckKind, Lockdown};
+pub use check::{Check, CheckKind, Lockdown};
 pub use error::S3Error;
+pub(crate) use requests::md5_of;
 pub use settings::{Checksum, LockMode, ServerSideEncryption, Settings};
 pub use standing::{Lie, Lock, Standing, Version, Wanted};
 

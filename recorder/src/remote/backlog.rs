@@ -1,0 +1,307 @@
+//! Which segments a vault elsewhere does not have yet: read off the node log, where SEGMENT says that there is one and STORED
+//! that it got there. There is no other list that could disagree. Sans-IO: leaves and times come in, work goes out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::log::leaf::Leaf;
+use crate::transcript::block::SessionId;
+
+/// The first wait after something failed, in microseconds.
+const WAIT_MIN_US: u64 = 1_000_000;
+
+/// The longest, in microseconds.
+const WAIT_MAX_US: u64 = 60_000_000;
+
+/// One segment.
+pub(super) type Key = (SessionId, u32);
+
+/// What the log says about a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) key: Key,
+    pub(super) sha256: [u8; 32],
+    pub(super) bytes: u64,
+    /// Until when the session must be kept, in microseconds since 1970.
+    pub(super) retain_until_us: u64,
+    /// Whether nobody has tried to put it there: then it need not be looked for first.
+    pub(super) fresh: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    due: Due,
+    /// Index of the OPEN leaf of its session.
+    index: u64,
+    /// When that leaf was written, in microseconds since 1970.
+    logged_us: u64,
+    /// Not before this, by the boot-time clock.
+    not_before_us: u64,
+    tries: u32,
+    busy: bool,
+}
+
+/// How much waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) segments: u64,
+    pub(super) bytes: u64,
+    /// When the oldest of them was logged, in microseconds since 1970.
+    pub(super) oldest_us: Option<u64>,
+}
+
+/// The segments that wait.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    vault: String,
+    /// Sessions that have not ended: the index of their OPEN leaf, and until when they must be kept.
+    open: HashMap<SessionId, (u64, u64)>,
+    waiting: BTreeMap<Key, Item>,
+    /// The index that comes next.
+    next: u64,
+}
+
+impl Backlog {
+    /// Begins at this index of the log.
+    pub(super) fn new(vault: String, next: u64) -> Self {
+        Self { vault, open: HashMap::new(), waiting: BTreeMap::new(), next }
+    }
+
+    /// Returns the index of the leaf that comes next.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes the next leaf. A segment of an earlier start may be there already, whether or not that start got to say so.
+    pub(super) fn leaf(&mut self, index: u64, leaf: &Leaf, earlier: bool) {
+        self.next = index + 1;
+        match leaf {
+            Leaf::Open(open) => {
+                self.open.insert(open.session, (index, open.retain_until_us));
+            }
+            Leaf::Segment(segment) => {
+                let key = (segment.session, segment.segment_no);
+                let (opened, retain_until_us) = self.open.get(&segment.session).copied().unwrap_or((index, 0));
+                let due = Due { key, sha256: segment.sha256, bytes: segment.bytes, retain_until_us, fresh: !earlier };
+                // Of this start: not before it is published here.
+                let not_before_us = if earlier { 0 } else { u64::MAX };
+                let logged_us = segment.wall_us;
+                let item = Item { due, index: opened, logged_us, not_before_us, tries: 0, busy: false };
+                self.waiting.insert(key, item);
+            }
+            Leaf::Close(close) => {
+                self.open.remove(&close.session);
+            }
+            Leaf::Recovered(recovered) => {
+                self.open.remove(&recovered.close.session);
+            }
+            Leaf::Stored(stored) if stored.vault == self.vault => {
+                self.waiting.remove(&(stored.session, stored.segment_no));
+            }
+            _ => {}
+        }
+    }
+
+    /// The segment lies in the vault here, from where it can be taken.
+    pub(super) fn published(&mut self, key: Key) {
+        if let Some(item) = self.waiting.get_mut(&key).filter(|item| item.not_before_us == u64::MAX) {
+            item.not_before_us = 0;
+        }
+    }
+
+    /// Takes up to `count` segments to work on, the oldest session first.
+    pub(super) fn take(&mut self, now_us: u64, count: usize) -> Vec<Due> {
+        let due = self.waiting.values_mut().filter(|item| !item.busy && item.not_before_us <= now_us);
+        due.take(count)
+            .map(|item| {
+                item.busy = true;
+                item.due
+            })
+            .collect()
+    }
+
+    /// The vault has it, as it should be.
+    pub(super) fn done(&mut self, key: Key) {
+        self.waiting.remove(&key);
+    }
+
+    /// It did not work; it is due again after a while that grows, spread by `dice` so that a thousand do not come at once.
+    pub(super) fn failed(&mut self, key: Key, now_us: u64, dice: u64) {
+        let Some(item) = self.waiting.get_mut(&key) else { return };
+        item.busy = false;
+        item.due.fresh = false;
+        let wait_us = WAIT_MIN_US.checked_shl(item.tries).unwrap_or(WAIT_MAX_US).min(WAIT_MAX_US);
+        item.tries = item.tries.saturating_add(1).min(16);
+        item.not_before_us = now_us.saturating_add(wait_us / 2).saturating_add(dice % wait_us.max(1) / 2);
+    }
+
+    /// Asks again for one that was thought to be done.
+    pub(super) fn again(&mut self, due: Due, logged_us: u64, now_us: u64) {
+        let index = self.next;
+        let due = Due { fresh: false, ..due };
+        let item = Item { due, index, logged_us, not_before_us: now_us, tries: 0, busy: false };
+        self.waiting.entry(due.key).or_insert(item);
+    }
+
+    /// When the next one is due, by the boot-time clock.
+    pub(super) fn next_due_us(&self) -> Option<u64> {
+        self.waiting.values().filter(|item| !item.busy).map(|item| item.not_before_us).min()
+    }
+
+    /// Where a later start may begin to read the log: at the first OPEN of a session that is not over and done with.
+    pub(super) fn low_mark(&self) -> u64 {
+        let opened = self.open.values().map(|(index, _)| *index);
+        let waiting = self.waiting.values().map(|item| item.index);
+        opened.chain(waiting).min().unwrap_or(self.next)
+    }
+
+    /// Returns how much waits.
+    pub(super) fn waiting(&self) -> Waiting {
+        let items = self.waiting.values();
+        Waiting {
+            segments: self.waiting.len() as u64,
+            bytes: items.clone().map(|item| item.due.bytes).sum(),
+            oldest_us: items.map(|item| item.logged_us).min(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::leaf::{Close, Open, Segment, Stored};
+    use crate::transcript::block::Link;
+
+    const FIRST: SessionId = SessionId([1; 16]);
+    const SECOND: SessionId = SessionId([2; 16]);
+
+    fn open(session: SessionId) -> Leaf {
+        Leaf::Open(Open {
+            session,
+            kind: 0,
+            protocol: 1,
+            ordinal: 0,
+            head_link: Link([0; 32]),
+            session_pub: [0; 32],
+            wall_us: 0,
+            retain_until_us: 77,
+        })
+    }
+
+    fn segment(session: SessionId, segment_no: u32) -> Leaf {
+        Leaf::Segment(Segment {
+            session,
+            segment_no,
+            bytes: 10,
+            first_block: 0,
+            last_block: 0,
+            last_link: Link([0; 32]),
+            sha256: [segment_no as u8; 32],
+            wall_us: 5 + u64::from(segment_no),
+        })
+    }
+
+    fn close(session: SessionId) -> Leaf {
+        Leaf::Close(Close {
+            session,
+            reason: 0,
+            wall_us: 0,
+            last_block: 0,
+            last_link: Link([0; 32]),
+            segment_count: 1,
+            segments: Vec::new(),
+        })
+    }
+
+    fn stored(vault: &str, session: SessionId) -> Leaf {
+        Leaf::Stored(Stored {
+            session,
+            segment_no: 0,
+            vault: vault.into(),
+            version: "v".into(),
+            sha256: [0; 32],
+            mode: 1,
+            retain_until_us: 77,
+            wall_us: 0,
+        })
+    }
+
+    fn read(leaves: &[Leaf]) -> Backlog {
+        let mut backlog = Backlog::new("basel".into(), 0);
+        leaves.iter().zip(0..).for_each(|(leaf, index)| backlog.leaf(index, leaf, true));
+        backlog
+    }
+
+    #[test]
+    fn what_the_log_does_not_call_stored_here_waits() {
+        let mut backlog = read(&[
+            open(FIRST),
+            segment(FIRST, 0),
+            open(SECOND),
+            segment(SECOND, 0),
+            stored("elsewhere", SECOND),
+            stored("basel", FIRST),
+        ]);
+        assert_eq!(backlog.waiting(), Waiting { segments: 1, bytes: 10, oldest_us: Some(5) });
+        let due = backlog.take(0, 9);
+        assert_eq!(
+            due.iter().map(|due| (due.key, due.retain_until_us, due.fresh)).collect::<Vec<_>>(),
+            [((SECOND, 0), 77, false)]
+        );
+        assert!(backlog.take(u64::MAX, 9).is_empty(), "somebody is at it");
+        backlog.done((SECOND, 0));
+        assert_eq!(backlog.waiting().segments, 0);
+    }
+
+    #[test]
+    fn a_later_start_that_reads_from_the_mark_finds_the_same() {
+        let leaves = [
+            open(FIRST),
+            segment(FIRST, 0),
+            close(FIRST),
+            open(SECOND),
+            segment(SECOND, 0),
+            stored("basel", FIRST),
+            segment(SECOND, 1),
+            close(SECOND),
+        ];
+        for end in 0..=leaves.len() {
+            let whole = read(&leaves[..end]);
+            let mark = whole.low_mark();
+            let mut again = Backlog::new("basel".into(), mark);
+            (mark..end as u64).for_each(|index| again.leaf(index, &leaves[index as usize], true));
+            assert_eq!(again.waiting(), whole.waiting(), "{end}");
+            assert_eq!((again.next(), again.low_mark()), (whole.next(), mark), "{end}");
+            let (mut one, mut other) = (whole, again);
+            assert_eq!(one.take(0, 9), other.take(0, 9), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_segment_of_this_start_waits_until_it_can_be_taken() {
+        let mut backlog = Backlog::new("basel".into(), 0);
+        backlog.leaf(0, &open(FIRST), false);
+        backlog.leaf(1, &segment(FIRST, 0), false);
+        assert!(backlog.take(u64::MAX - 1, 9).is_empty());
+        backlog.published((FIRST, 0));
+        assert!(backlog.take(0, 9)[0].fresh);
+    }
+
+    #[test]
+    fn waits_grow_to_a_minute_and_one_that_fails_holds_nobody_up() {
+        let mut backlog = read(&[open(FIRST), segment(FIRST, 0), segment(FIRST, 1)]);
+        let mut now_us = 0;
+        for round in 0..40 {
+            let due = backlog.take(now_us, 1);
+            assert_eq!(due.len(), 1);
+            assert!(!due[0].fresh);
+            backlog.failed((FIRST, 0), now_us, round * 7_919);
+            let next_us = backlog.waiting[&(FIRST, 0)].not_before_us;
+            assert!((WAIT_MIN_US / 2..=WAIT_MAX_US).contains(&(next_us - now_us)), "{round}");
+            if round == 0 {
+                assert_eq!(backlog.take(now_us, 9)[0].key, (FIRST, 1));
+                backlog.done((FIRST, 1));
+            }
+            now_us = next_us;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Puts one object into a bucket, and does not believe it until the bucket shows it.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::vault::s3::{Bucket, Lie, Lock, S3Error, Standing, Wanted, md5_of};
+
+/// Why an object is not where it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The request came to nothing.
+    #[error(transparent)]
+    Request(#[from] S3Error),
+    /// The server did not do what it said.
+    #[error(transparent)]
+    Lie(#[from] Lie),
+    /// There is something else under the name, which we did not put there.
+    #[error("there is something else under this name already: nothing was overwritten, and it will not be")]
+    Conflict,
+    /// What lies here is not what the log says.
+    #[error("the copy here is gone or changed: it is not what the node log says")]
+    LocalCopy,
+}
+
+impl Trouble {
+    /// Whether it will pass by itself.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Request(error) if error.is_transient())
+    }
+}
+
+/// What was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delivered {
+    pub(super) version: String,
+    pub(super) lock: Lock,
+    /// Whether this call put it there.
+    pub(super) put: bool,
+}
+
+/// What is to be delivered.
+#[derive(Debug, Clone)]
+pub(super) struct Parcel {
+    pub(super) key: String,
+    pub(super) content: Bytes,
+    pub(super) wanted: Wanted,
+    /// Whether it cannot be there yet.
+    pub(super) fresh: bool,
+    /// How far the end of its lock may be from what is wanted: an earlier attempt asked for another, in microseconds.
+    pub(super) slack_us: u64,
+    /// Whether nothing else may have the name, not even an older version: evidence, but not what follows from it.
+    pub(super) alone: bool,
+}
+
+impl Parcel {
+    /// Describes an object.
+    pub(super) fn new(key: String, content: Bytes, lock: Lock) -> Self {
+        let wanted = Wanted {
+            bytes: content.len() as u64,
+            sha256: Sha256::digest(&content).into(),
+            md5: md5_of(&content),
+            lock,
+        };
+        Self { key, content, wanted, fresh: false, slack_us: 0, alone: true }
+    }
+}
+
+/// Delivers an object.
+///
+/// Whatever an earlier attempt may have done is looked for first, because not every server honours the condition on the name:
+/// there a second attempt would make a second version.
+pub(super) async fn deliver(bucket: &Bucket, parcel: &Parcel) -> Result<Delivered, Trouble> {
+    if !parcel.fresh
+        && let Some(delivered) = find(bucket, parcel).await?
+    {
+        return Ok(delivered);
+    }
+    match bucket.put_new(&parcel.key, parcel.content.clone(), &parcel.wanted).await {
+        Ok(version) => {
+            let standing = bucket.look(&parcel.key, version.as_deref()).await.map_err(gone)?;
+            let delivered = judge(bucket, parcel, standing, true).await?;
+            if parcel.alone && bucket.versions_of(&parcel.key).await?.len() != 1 {
+                return Err(Lie::Shadowed.into());
+            }
+            Ok(delivered)
+        }
+        // Our own answer may have been lost on its way.
+        Err(S3Error::Exists) => find(bucket, parcel).await?.ok_or(Trouble::Conflict),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks again for something that was delivered.
+pub(super) async fn recheck(bucket: &Bucket, parcel_key: &str, version: &str, wanted: &Wanted) -> Result<(), Trouble> {
+    let standing = bucket.look(parcel_key, Some(version)).await.map_err(gone)?;
+    standing.check(wanted)?;
+    match bucket.versions_of(parcel_key).await?.as_slice() {
+        [_] => Ok(()),
+        _ => Err(Lie::Shadowed.into()),
+    }
+}
+
+/// Looks for what is to be delivered among what has the name.
+async fn find(bucket: &Bucket, parcel: &Parcel) -> Result<Option<Delivered>, Trouble> {
+    let versions = bucket.versions_of(&parcel.key).await?;
+    let mut seen = None;
+    for version in versions.iter().filter(|version| !version.marker) {
+        let standing = bucket.look(&parcel.key, Some(&version.id)).await?;
+        match judge(bucket, parcel, Standing { version: Some(version.id.clone()), ..standing }, false).await {
+            Ok(_) if parcel.alone && versions.len() > 1 => return Err(Lie::Shadowed.into()),
+            Ok(delivered) => return Ok(Some(delivered)),
+            Err(Trouble::Lie(Lie::Content)) => seen = seen.or(Some(Trouble::Conflict)),
+            Err(trouble) => seen = Some(trouble),
+        }
+    }
+    match (seen, versions.is_empty()) {
+        (Some(trouble), _) => Err(trouble),
+        // Nothing but delete markers: putting it there once more brings it back.
+        (None, _) => Ok(None),
+    }
+}
+
+/// Holds what the server says against what was wanted; where it says nothing about the content, reads that. A lock that is
+/// missing or ends too soon is put right, which no server may refuse.
+async fn judge(bucket: &Bucket, parcel: &Parcel, standing: Standing, put: bool) -> Result<Delivered, Trouble> {
+    let version = standing.version.clone().unwrap_or_else(|| "null".to_owned());
+    let mut standing = standing;
+    let mut wanted = parcel.wanted;
+    let within = |lock: Lock| lock.until_us.abs_diff(wanted.lock.until_us) <= parcel.slack_us;
+    if let Some(lock) = standing.lock.filter(|lock| lock.mode == wanted.lock.mode && within(*lock)) {
+        wanted.lock.until_us = lock.until_us;
+    }
+    if let Err(lie @ (Lie::Unlocked | Lie::Short(_))) = standing.check(&wanted) {
+        tracing::warn!(key = parcel.key, %lie, "asking for the lock once more");
+        bucket.retain(&parcel.key, &version, wanted.lock).await?;
+        standing = bucket.look(&parcel.key, Some(&version)).await.map_err(gone)?;
+    }
+    if !standing.check(&wanted)? {
+        let content = bucket.get(&parcel.key, Some(&version), parcel.wanted.bytes).await.map_err(gone)?;
+        if content != parcel.content {
+            return Err(Lie::Content.into());
+        }
+    }
+    Ok(Delivered { version, lock: wanted.lock, put })
+}
+
+/// What was just put is not there.
+fn gone(error: S3Error) -> Trouble {
+    match error {
+        S3Error::Absent(_) => Lie::Gone.into(),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,626 @@
+//! The thread of one vault elsewhere: follows the log, and keeps a few requests under way.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::backlog::{Backlog, Due};
+use super::contact::{Standing, compare, newest_checkpoint};
+use super::deliver::{Delivered, Parcel, Trouble, deliver, recheck};
+use super::figures::Board;
+use super::gate::Gate;
+use super::mark::{self, Mark};
+use super::{Common, News};
+use crate::error::{Frozen, OpenError};
+use crate::local_log::read_leaves;
+use crate::log::leaf::{Leaf, Stored};
+use crate::log::note::Note;
+use crate::log::tile::new_tiles;
+use crate::queue::Command;
+use crate::vault::s3::{Bucket, Check, Lie, Lock, LockMode, Purpose, S3Error, Settings, Wanted};
+use crate::vault::{Vault, day, log_key, segment_key};
+
+/// Segments under way at once: each is in memory while it is.
+const UPLOADS_MAX: usize = 6;
+
+/// A checkpoint goes at least this often, in microseconds.
+const CHECKPOINT_EVERY_US: u64 = 60_000_000;
+
+/// And not more often than this, however many sessions begin and end.
+const CHECKPOINT_PAUSE_US: u64 = 1_000_000;
+
+/// How often the bucket is asked whether it still keeps what it is given, in microseconds.
+const LOOK_EVERY_US: u64 = 30_000_000;
+
+/// How often everything is tried that can be, the canary among it, in microseconds.
+const TRY_EVERY_US: u64 = 86_400_000_000;
+
+/// What was delivered is asked for once more after this long, in microseconds.
+const RECHECK_AFTER_US: u64 = 20_000_000;
+
+/// Deliveries that wait for that; beyond, the oldest is not asked for again.
+const RECHECKS_MAX: usize = 1024;
+
+/// How often the mark is written while something changes, in microseconds.
+const MARK_EVERY_US: u64 = 10_000_000;
+
+/// How long the end of the daemon waits for what is still to be delivered: the next start does the rest.
+const LAST_DELIVERIES_US: u64 = 3_000_000;
+
+/// Objects of the log are locked until the end of a day, so that attempts on both sides of a second ask for the same.
+const DAY_US: u64 = 86_400_000_000;
+
+/// What the thread is started with.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) common: Common,
+    pub(super) settings: Settings,
+    pub(super) board: Arc<Board>,
+    /// Where a start waits to hear whether it may go on.
+    pub(super) first: mpsc::Sender<Option<OpenError>>,
+}
+
+/// A request, or a few that belong together, that came to an end.
+enum Done {
+    Contact(Result<Option<Note>, S3Error>),
+    Segment { due: Due, outcome: Result<Delivered, Trouble>, wanted: Option<Wanted> },
+    Checkpoint { size: u64, outcome: Result<Sent, Trouble> },
+    Looked(Vec<Check>),
+    Rechecked { delivery: Box<Delivery>, outcome: Result<(), Trouble> },
+}
+
+/// What putting a checkpoint and its tiles took.
+#[derive(Debug, Default)]
+struct Sent {
+    objects: u64,
+    bytes: u64,
+    /// A tile gave way to a wider one meanwhile: a newer checkpoint is on its way.
+    overtaken: bool,
+}
+
+/// A segment that was delivered.
+#[derive(Debug, Clone)]
+struct Delivery {
+    due: Due,
+    version: String,
+    wanted: Wanted,
+    wall_us: u64,
+    at_us: u64,
+}
+
+/// Whether the bucket has said what it knows of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    Unknown,
+    Asking,
+    Made,
+    /// It knows more than this node: nothing may be put there.
+    Barred,
+}
+
+/// The state of the thread.
+pub(super) struct Remote {
+    common: Common,
+    bucket: Bucket,
+    board: Arc<Board>,
+    first: mpsc::Sender<Option<OpenError>>,
+    backlog: Backlog,
+    gate: Gate,
+    contact: Contact,
+    tasks: JoinSet<Done>,
+    uploads: usize,
+    /// The newest checkpoint here, and the size of the one there.
+    checkpoint: Option<Box<Note>>,
+    sent: u64,
+    sending: bool,
+    sent_at_us: u64,
+    /// A session began or ended since.
+    urgent: bool,
+    /// Whether the last attempt left nothing of itself there.
+    clean: bool,
+    deliveries: VecDeque<Delivery>,
+    looked_at_us: Option<u64>,
+    tried_at_us: Option<u64>,
+    looking: bool,
+    mark_path: PathBuf,
+    mark: Mark,
+    marked_at_us: u64,
+}
+
+impl Remote {
+    /// Works until nobody tells it anything any more, and a moment longer.
+    pub(super) fn run(setup: Setup, news: UnboundedReceiver<News>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let name = setup.settings.name.clone();
+        let outcome = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+            runtime.block_on(async {
+                let mut remote = Self::open(setup).await?;
+                remote.work(news).await;
+                Ok::<(), String>(())
+            })
+        });
+        if let Err(error) = outcome {
+            tracing::error!(vault = name, error, "nothing is shipped to this vault");
+        }
+    }
+
+    async fn open(setup: Setup) -> Result<Self, String> {
+        let Setup { common, settings, board, first } = setup;
+        let mark_path = mark::path(&common.state_dir, &settings.name);
+        let mark = Mark::read(common.fs.as_ref(), &mark_path);
+        let name = settings.name.clone();
+        let bucket = Bucket::open(settings, Purpose::Shipping).await.map_err(|error| {
+            board.trouble("settings", error.to_string());
+            error.to_string()
+        })?;
+        let mut backlog = Backlog::new(name, mark.0);
+        let log_dir = common.state_dir.join("log");
+        let read = read_leaves(common.fs.as_ref(), &log_dir, mark.0, common.log_size, &mut |index, leaf| {
+            backlog.leaf(index, &leaf, true);
+        });
+        if let Err(error) = read {
+            board.trouble("log", format!("the log here cannot be read: {error}"));
+            return Err(error.to_string());
+        }
+        Ok(Self {
+            common,
+            bucket,
+            board,
+            first,
+            backlog,
+            gate: Gate::default(),
+            contact: Contact::Unknown,
+            tasks: JoinSet::new(),
+            uploads: 0,
+            checkpoint: None,
+            sent: 0,
+            sending: false,
+            sent_at_us: 0,
+            urgent: true,
+            clean: false,
+            deliveries: VecDeque::new(),
+            looked_at_us: None,
+            tried_at_us: None,
+            looking: false,
+            mark_path,
+            mark,
+            marked_at_us: 0,
+        })
+    }
+
+    fn now_us(&self) -> u64 {
+        self.common.queue.now().boot_us
+    }
+
+    async fn work(&mut self, mut news: UnboundedReceiver<News>) {
+        let mut ends_us: Option<u64> = None;
+        loop {
+            let now_us = self.now_us();
+            self.set_out(now_us, ends_us.is_some());
+            self.board.waits(self.backlog.waiting());
+            if ends_us.is_some_and(|ends_us| now_us >= ends_us || self.is_idle()) {
+                break;
+            }
+            let wait = Duration::from_micros(self.next_us(now_us, ends_us).saturating_sub(now_us).max(1_000));
+            tokio::select! {
+                told = news.recv(), if ends_us.is_none() => match told {
+                    Some(told) => {
+                        self.hear(told);
+                        while let Ok(told) = news.try_recv() {
+                            self.hear(told);
+                        }
+                    }
+                    None => ends_us = Some(now_us.saturating_add(LAST_DELIVERIES_US)),
+                },
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
+                    Ok(done) => self.settle(done),
+                    Err(error) => {
+                        tracing::error!(vault = self.bucket.settings().name, %error, "a task failed");
+                        self.board.trouble("task", "a task of the shipping failed in a way that nobody foresaw".to_owned());
+                        self.uploads = self.uploads.saturating_sub(1);
+                        self.sending = false;
+                    }
+                },
+                () = sleep(wait) => {}
+            }
+        }
+        self.write_mark(self.now_us());
+    }
+
+    /// Whether nothing is left that could be done now.
+    fn is_idle(&self) -> bool {
+        let current = self.checkpoint.as_ref().is_none_or(|note| note.checkpoint.size <= self.sent);
+        self.tasks.is_empty()
+            && (self.contact != Contact::Made
+                || self.gate.is_failing()
+                || (current && self.backlog.waiting().segments == 0))
+    }
+
+    /// When to look again.
+    fn next_us(&self, now_us: u64, ends_us: Option<u64>) -> u64 {
+        let mut next_us = now_us.saturating_add(LOOK_EVERY_US / 10);
+        if let Some(opens_us) = self.gate.opens_us(now_us) {
+            return ends_us.unwrap_or(u64::MAX).min(opens_us);
+        }
+        for due_us in [ends_us, self.backlog.next_due_us()].into_iter().flatten() {
+            next_us = next_us.min(due_us);
+        }
+        if self.urgent && self.checkpoint.is_some() && !self.sending {
+            next_us = next_us.min(self.sent_at_us.saturating_add(CHECKPOINT_PAUSE_US));
+        }
+        // What is due and cannot begin waits for a task that is under way.
+        if next_us <= now_us { now_us.saturating_add(50_000) } else { next_us }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Leaf { index, leaf } => {
+                self.urgent |= matches!(*leaf, Leaf::Open(_) | Leaf::Close(_) | Leaf::Recovered(_));
+                if index >= self.backlog.next() {
+                    self.backlog.leaf(index, &leaf, false);
+                }
+            }
+            News::Published { session, segment_no } => self.backlog.published((session, segment_no)),
+            News::Checkpoint { note } => self.checkpoint = Some(note),
+        }
+    }
+
+    /// Begins what may begin.
+    fn set_out(&mut self, now_us: u64, ending: bool) {
+        let width = self.gate.width(now_us, UPLOADS_MAX);
+        let under_way = self.tasks.len();
+        if width == 0 || (self.gate.is_failing() && under_way > 0) {
+            return;
+        }
+        match self.contact {
+            Contact::Unknown => return self.make_contact(),
+            Contact::Asking | Contact::Barred => return,
+            Contact::Made => {}
+        }
+        if !self.sending && self.checkpoint_is_due(now_us, ending) {
+            self.send_checkpoint(now_us);
+        }
+        let free = width.saturating_sub(if self.gate.is_failing() { self.tasks.len() } else { self.uploads });
+        for due in self.backlog.take(now_us, free) {
+            self.send_segment(due);
+        }
+        if !ending && !self.gate.is_failing() {
+            self.look(now_us);
+        }
+        if now_us.saturating_sub(self.marked_at_us) >= MARK_EVERY_US {
+            self.write_mark(now_us);
+        }
+    }
+
+    fn make_contact(&mut self) {
+        self.contact = Contact::Asking;
+        let (bucket, key) = (self.bucket.clone(), self.common.key.clone());
+        self.tasks.spawn(async move { Done::Contact(newest_checkpoint(&bucket, key.name(), &key).await) });
+    }
+
+    fn checkpoint_is_due(&self, now_us: u64, ending: bool) -> bool {
+        let newer = self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.sent);
+        let passed_us = now_us.saturating_sub(self.sent_at_us);
+        newer && (ending || passed_us >= CHECKPOINT_EVERY_US || (self.urgent && passed_us >= CHECKPOINT_PAUSE_US))
+    }
+
+    /// Puts the newest checkpoint, behind the tiles that it covers.
+    fn send_checkpoint(&mut self, now_us: u64) {
+        let Some(note) = self.checkpoint.clone() else { return };
+        self.sending = true;
+        self.urgent = false;
+        self.sent_at_us = now_us;
+        let wall_us = self.common.queue.now().wall_us;
+        let mode = self.bucket.settings().mode;
+        let until_us =
+            wall_us.saturating_add(self.common.retain_us).div_ceil(DAY_US).saturating_add(1).saturating_mul(DAY_US);
+        let errand = Errand {
+            bucket: self.bucket.clone(),
+            vault: Vault::Dir(self.common.vault.clone()),
+            node: self.common.key.name().to_owned(),
+            sent: self.sent,
+            note,
+            wall_us,
+            lock: Lock { mode, until_us },
+            fresh: self.clean,
+        };
+        self.tasks
+            .spawn(async move { Done::Checkpoint { size: errand.note.checkpoint.size, outcome: errand.run().await } });
+    }
+
+    fn send_segment(&mut self, due: Due) {
+        self.uploads += 1;
+        let (session, segment_no) = due.key;
+        let key = segment_key(session, segment_no);
+        let mode = self.bucket.settings().mode;
+        // A lock in the past would be refused; what should be gone by now is locked for as short as may be.
+        let until_us = due.retain_until_us.max(self.common.queue.now().wall_us.saturating_add(DAY_US));
+        let (bucket, vault) = (self.bucket.clone(), Vault::Dir(self.common.vault.clone()));
+        self.tasks.spawn(async move {
+            let content = match vault.get(&key) {
+                Ok(Some(content)) => Bytes::from(content),
+                Ok(None) | Err(_) => return Done::Segment { due, outcome: Err(Trouble::LocalCopy), wanted: None },
+            };
+            let slack_us = if due.retain_until_us == until_us { 0 } else { 2 * DAY_US };
+            let lock = Lock { mode, until_us };
+            let parcel = Parcel { fresh: due.fresh, slack_us, ..Parcel::new(key, content, lock) };
+            if parcel.wanted.sha256 != due.sha256 {
+                return Done::Segment { due, outcome: Err(Trouble::LocalCopy), wanted: None };
+            }
+            Done::Segment { due, outcome: deliver(&bucket, &parcel).await, wanted: Some(parcel.wanted) }
+        });
+    }
+
+    /// Asks whether the bucket still is what it should be, and whether what went there lately is still there.
+    fn look(&mut self, now_us: u64) {
+        if !self.looking && self.looked_at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= LOOK_EVERY_US) {
+            self.looking = true;
+            self.looked_at_us = Some(now_us);
+            let (bucket, node) = (self.bucket.clone(), self.common.key.name().to_owned());
+            let wall_us = self.common.queue.now().wall_us;
+            let whole = self.tried_at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= TRY_EVERY_US);
+            if whole {
+                self.tried_at_us = Some(now_us);
+            }
+            self.tasks.spawn(async move {
+                Done::Looked(match whole {
+                    true => bucket.check_all(&node, wall_us).await,
+                    false => bucket.check_lockdown().await,
+                })
+            });
+        }
+        while let Some(delivery) = self.deliveries.front()
+            && now_us.saturating_sub(delivery.at_us) >= RECHECK_AFTER_US
+            && self.tasks.len() < 2 * UPLOADS_MAX
+        {
+            let Some(delivery) = self.deliveries.pop_front() else { break };
+            let bucket = self.bucket.clone();
+            self.tasks.spawn(async move {
+                let (session, segment_no) = delivery.due.key;
+                let key = segment_key(session, segment_no);
+                let outcome = recheck(&bucket, &key, &delivery.version, &delivery.wanted).await;
+                Done::Rechecked { delivery: Box::new(delivery), outcome }
+            });
+        }
+    }
+
+    fn settle(&mut self, done: Done) {
+        let now_us = self.now_us();
+        match done {
+            Done::Contact(outcome) => self.contacted(outcome, now_us),
+            Done::Segment { due, outcome, wanted } => {
+                self.uploads = self.uploads.saturating_sub(1);
+                self.delivered(due, outcome, wanted, now_us);
+            }
+            Done::Checkpoint { size, outcome } => {
+                self.sending = false;
+                match outcome {
+                    Ok(sent) => {
+                        self.reached();
+                        self.clean = !sent.overtaken;
+                        self.board.put(sent.objects, sent.bytes);
+                        self.board.settled("log");
+                        if sent.overtaken {
+                            self.urgent = true;
+                        } else {
+                            self.sent = self.sent.max(size);
+                            self.board.log_size(self.sent);
+                        }
+                    }
+                    Err(trouble) => {
+                        self.urgent = true;
+                        self.clean = false;
+                        self.came_to_nothing("log", &trouble, now_us);
+                    }
+                }
+            }
+            Done::Looked(checks) => {
+                self.looking = false;
+                for check in checks {
+                    match check.is_finding() {
+                        true => self.board.trouble(check.what, check.text),
+                        false if check.is_good() => self.board.settled(check.what),
+                        false => {}
+                    }
+                }
+            }
+            Done::Rechecked { delivery, outcome } => self.rechecked(*delivery, &outcome, now_us),
+        }
+    }
+
+    /// Holds the log here against what the bucket knows of it.
+    fn contacted(&mut self, outcome: Result<Option<Note>, S3Error>, now_us: u64) {
+        self.contact = Contact::Unknown;
+        let newest = match outcome {
+            Ok(newest) => newest,
+            Err(error) => return self.came_to_nothing("contact", &error.into(), now_us),
+        };
+        let log_dir = self.common.state_dir.join("log");
+        let standing = match &newest {
+            None => Ok(Standing::Ahead),
+            Some(note) => compare(self.common.fs.as_ref(), &log_dir, note),
+        };
+        let size = newest.as_ref().map_or(0, |note| note.checkpoint.size);
+        let error = match standing {
+            Ok(Standing::Ahead) => {
+                self.contact = Contact::Made;
+                self.reached();
+                self.board.settled("contact");
+                self.sent = size;
+                self.board.log_size(size);
+                // Whoever waits for this may have given up waiting.
+                let _ = self.first.send(None);
+                return;
+            }
+            Ok(Standing::Behind { local }) => {
+                OpenError::RolledBack { local, vault: size, state: self.common.state_dir.clone() }
+            }
+            Ok(Standing::Forked) => OpenError::Forked { size, node: self.common.key.name().to_owned() },
+            Err(source) => OpenError::Io { what: "cannot read", path: log_dir, source },
+        };
+        self.contact = Contact::Barred;
+        let text = format!("vault {}: {error}", self.bucket.settings().name);
+        self.board.trouble("contact", text.clone());
+        self.common.queue.push(Command::KeeperFailed(Frozen::Failed(text.into())));
+        let _ = self.first.send(Some(error));
+    }
+
+    fn delivered(&mut self, due: Due, outcome: Result<Delivered, Trouble>, wanted: Option<Wanted>, now_us: u64) {
+        let (session, segment_no) = due.key;
+        let about = segment_key(session, segment_no);
+        match outcome {
+            Ok(delivered) => {
+                self.reached();
+                self.board.settled(&about);
+                if delivered.put {
+                    self.board.put(1, due.bytes);
+                }
+                let wall_us = self.common.queue.now().wall_us;
+                self.common.queue.push(Command::Stored(Stored {
+                    session,
+                    segment_no,
+                    vault: self.bucket.settings().name.clone(),
+                    version: delivered.version.clone(),
+                    sha256: due.sha256,
+                    mode: match delivered.lock.mode {
+                        LockMode::Governance => 0,
+                        LockMode::Compliance => 1,
+                    },
+                    retain_until_us: delivered.lock.until_us,
+                    wall_us,
+                }));
+                self.backlog.done(due.key);
+                if let Some(wanted) = wanted {
+                    if self.deliveries.len() >= RECHECKS_MAX {
+                        self.deliveries.pop_front();
+                    }
+                    let wanted = Wanted { lock: delivered.lock, ..wanted };
+                    self.deliveries.push_back(Delivery {
+                        due,
+                        version: delivered.version,
+                        wanted,
+                        wall_us,
+                        at_us: now_us,
+                    });
+                }
+            }
+            Err(trouble) => {
+                self.backlog.failed(due.key, now_us, dice());
+                self.came_to_nothing(&about, &trouble, now_us);
+            }
+        }
+    }
+
+    fn rechecked(&mut self, delivery: Delivery, outcome: &Result<(), Trouble>, now_us: u64) {
+        match outcome {
+            Ok(()) => self.reached(),
+            Err(trouble) => {
+                let (session, segment_no) = delivery.due.key;
+                self.came_to_nothing(&segment_key(session, segment_no), trouble, now_us);
+                match trouble {
+                    Trouble::Lie(Lie::Gone) => self.backlog.again(delivery.due, delivery.wall_us, now_us),
+                    _ if trouble.is_transient() => {
+                        self.deliveries.push_back(Delivery { at_us: now_us, ..delivery });
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn reached(&mut self) {
+        self.gate.succeeded();
+        self.board.reached(self.common.queue.now().wall_us);
+    }
+
+    fn came_to_nothing(&mut self, about: &str, trouble: &Trouble, now_us: u64) {
+        let vault = &self.bucket.settings().name;
+        let kind = match trouble {
+            Trouble::Request(error) => error.kind(),
+            Trouble::Lie(_) => "lie",
+            Trouble::Conflict => "conflict",
+            Trouble::LocalCopy => "local",
+        };
+        self.board.failed(kind);
+        if trouble.is_transient() {
+            if !self.gate.is_failing() {
+                tracing::warn!(vault, about, %trouble, "the vault does not answer: what is recorded waits here");
+            }
+            self.gate.failed(now_us, dice());
+        } else {
+            tracing::error!(vault, about, %trouble, "not shipped");
+            self.board.trouble(about, trouble.to_string());
+            if matches!(trouble, Trouble::Request(_)) {
+                // Denied, or a clock that is off: it concerns everything that is put there.
+                self.gate.failed(now_us, dice());
+            }
+        }
+    }
+
+    fn write_mark(&mut self, now_us: u64) {
+        self.marked_at_us = now_us;
+        let mark = Mark(self.backlog.low_mark());
+        if mark == self.mark {
+            return;
+        }
+        match mark.write(self.common.fs.as_ref(), &self.mark_path) {
+            Ok(()) => self.mark = mark,
+            Err(error) => tracing::debug!(%error, "the mark was not written"),
+        }
+    }
+}
+
+/// A checkpoint on its way, with the tiles that it covers and the bucket does not have.
+struct Errand {
+    bucket: Bucket,
+    vault: Vault,
+    node: String,
+    /// The size of the checkpoint that is there.
+    sent: u64,
+    note: Box<Note>,
+    wall_us: u64,
+    lock: Lock,
+    fresh: bool,
+}
+
+impl Errand {
+    async fn run(&self) -> Result<Sent, Trouble> {
+        let mut done = Sent::default();
+        for name in new_tiles(self.sent, self.note.checkpoint.size) {
+            let key = log_key(&self.node, &name.to_string());
+            match self.vault.get(&key) {
+                Ok(Some(content)) => self.put(key, content.into(), &mut done).await?,
+                Ok(None) => return Ok(Sent { overtaken: true, ..done }),
+                Err(_) => return Err(Trouble::LocalCopy),
+            }
+        }
+        let key = log_key(&self.node, &self.note.checkpoint.path(&day(self.wall_us)));
+        self.put(key, self.note.to_string().into(), &mut done).await?;
+        Ok(done)
+    }
+
+    async fn put(&self, key: String, content: Bytes, done: &mut Sent) -> Result<(), Trouble> {
+        let slack_us = 3 * DAY_US;
+        let parcel = Parcel { fresh: self.fresh, alone: false, slack_us, ..Parcel::new(key, content, self.lock) };
+        if deliver(&self.bucket, &parcel).await?.put {
+            done.objects += 1;
+            done.bytes += parcel.wanted.bytes;
+        }
+        Ok(())
+    }
+}
+
+/// A number that nobody needs to guess right.
+fn dice() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness all wait equally long.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
