@@ -30,6 +30,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Makes a file read-only for everybody, and immutable where asked for and allowed.
     fn protect(&self, path: &Path, immutable: bool) -> io::Result<()>;
+    /// Takes back what [`Fs::protect`] did, so that the file can be removed.
+    fn unprotect(&self, path: &Path) -> io::Result<()>;
     /// Returns the free share of the filesystem that holds `path`, in bytes: (available, total).
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 }
@@ -147,6 +149,17 @@ impl Fs for OsFs {
             rustix::fs::ioctl_setflags(&file, flags)?;
         }
         Ok(())
+    }
+
+    fn unprotect(&self, path: &Path) -> io::Result<()> {
+        let file = fs::File::open(path)?;
+        match rustix::fs::ioctl_getflags(&file) {
+            Ok(flags) if flags.contains(rustix::fs::IFlags::IMMUTABLE) => {
+                Ok(rustix::fs::ioctl_setflags(&file, flags - rustix::fs::IFlags::IMMUTABLE)?)
+            }
+            // No such attribute here, or not this filesystem's: nothing was set.
+            _ => Ok(()),
+        }
     }
 
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {

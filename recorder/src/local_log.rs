@@ -259,6 +259,13 @@ pub(crate) fn root_of(fs: &dyn Fs, dir: &std::path::Path, size: u64) -> std::io:
     Ok((len, Some(frontier.root())))
 }
 
+/// Returns how many leaves the log in `dir` has: as many as have their entry and their hash.
+pub(crate) fn leaf_count(fs: &dyn Fs, dir: &std::path::Path) -> std::io::Result<u64> {
+    let names = fs.list(&dir.join("entries"))?;
+    let newest = names.iter().filter_map(|name| name.parse::<u64>().ok()).max().unwrap_or(0);
+    Ok(newest * WIDTH + count_entries(&fs.read(&bundle_path(dir, newest))?))
+}
+
 /// Reads the leaves of the log in `dir` from `from` to before `end`, those that cannot be decoded left out, with their index.
 pub(crate) fn read_leaves(
     fs: &dyn Fs,

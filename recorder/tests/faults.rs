@@ -124,6 +124,10 @@ impl Fs for FaultyFs {
     fn protect(&self, path: &Path, immutable: bool) -> io::Result<()> {
         OsFs.protect(path, immutable)
     }
+
+    fn unprotect(&self, path: &Path) -> io::Result<()> {
+        OsFs.unprotect(path)
+    }
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         match self.0.fault {
             Fault::Space(available) if self.0.armed.load(Ordering::SeqCst) => Ok((available, 1 << 40)),

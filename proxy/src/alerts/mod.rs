@@ -68,11 +68,13 @@ pub enum Kind {
     VaultBehind,
     /// A vault elsewhere does not keep what it is given, or cannot be used.
     VaultTrouble,
+    /// Local copies of recordings that vaults elsewhere have were removed to make room.
+    CopiesDropped,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RecordingStopped,
         Self::RecordingResumed,
         Self::DiskStalled,
@@ -86,6 +88,7 @@ impl Kind {
         Self::CertificateEnds,
         Self::VaultBehind,
         Self::VaultTrouble,
+        Self::CopiesDropped,
     ];
 
     /// Returns the name in records, figures and on the command's standard input.
@@ -104,6 +107,7 @@ impl Kind {
             Self::CertificateEnds => "certificate-ends",
             Self::VaultBehind => "vault-behind",
             Self::VaultTrouble => "vault-trouble",
+            Self::CopiesDropped => "copies-dropped",
         }
     }
 }

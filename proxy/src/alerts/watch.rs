@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_recorder::{Disk, RemoteFigures, SPOOL_LIMIT_PERCENT};
+use casemate_recorder::{Disk, Proven, RemoteFigures, SPOOL_LIMIT_PERCENT};
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -47,7 +47,12 @@ pub(crate) async fn stalls(runs: Arc<recording::Live>, alerts: Alerts) {
 }
 
 /// Asks the disks again and again, and tells when one is nearly full.
-pub(crate) async fn surveys(runs: Arc<recording::Live>, metrics: Arc<Metrics>, alerts: Alerts) {
+pub(crate) async fn surveys(
+    runs: Arc<recording::Live>,
+    rules: Arc<policy::Live>,
+    metrics: Arc<Metrics>,
+    alerts: Alerts,
+) {
     let mut fill = Fill::default();
     loop {
         let run = runs.current();
@@ -56,9 +61,33 @@ pub(crate) async fn surveys(runs: Arc<recording::Live>, metrics: Arc<Metrics>, a
             for text in fill.look(&survey.disks) {
                 alerts.raise(Kind::SpoolNearlyFull, text);
             }
+            let vault = survey.disks.iter().find(|disk| disk.what == "vault").copied();
             metrics.surveyed(survey);
+            let rules = rules.current();
+            let config = &rules.config().vault;
+            if let Some(vault) = vault.filter(|disk| !config.s3.is_empty() && disk.used_percent() >= FULL_PERCENT) {
+                make_room(&runs, vault, config.proven, &alerts).await;
+            }
         }
         sleep(SURVEY_EVERY).await;
+    }
+}
+
+/// Lets local copies go that vaults elsewhere have, until there is room again.
+async fn make_room(runs: &Arc<recording::Live>, vault: Disk, proven: Proven, alerts: &Alerts) {
+    let used = vault.total.saturating_sub(vault.available);
+    let wanted = used.saturating_sub(vault.total / 100 * ROOM_PERCENT);
+    let run = runs.current();
+    match spawn_blocking(move || run.recorder().reclaim(wanted, proven)).await {
+        Ok(Ok(done)) if done.segments > 0 => {
+            let (segments, mib) = (done.segments, done.bytes / (1024 * 1024));
+            let text = format!(
+                "space ran out: {segments} local copies ({mib} MiB) of recordings that the vaults elsewhere have were removed"
+            );
+            alerts.raise(Kind::CopiesDropped, text);
+        }
+        Ok(Ok(_)) | Err(_) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "local copies could not be removed"),
     }
 }
 

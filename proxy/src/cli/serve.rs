@@ -129,7 +129,7 @@ async fn run(
     let telling = tokio::spawn(teller.run(told.clone()));
     let watching = [
         tokio::spawn(watch::stalls(Arc::clone(runs), alerts.clone())),
-        tokio::spawn(watch::surveys(Arc::clone(runs), Arc::clone(&metrics), alerts.clone())),
+        tokio::spawn(watch::surveys(Arc::clone(runs), Arc::clone(&rules), Arc::clone(&metrics), alerts.clone())),
         tokio::spawn(watch::vaults(Arc::clone(runs), alerts.clone())),
         tokio::spawn(watch::certificates(Arc::clone(&rules), alerts.clone())),
     ];

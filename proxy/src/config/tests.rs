@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use casemate_recorder::Proven;
 use casemate_recorder::transcript::wrap::Identity;
 
 use crate::testing::{ALICE, BOB, Home, SAMPLE, WEB1, chmod};
@@ -43,7 +44,8 @@ fn the_sample_is_read_whole() {
             dir: home.path("vault"),
             immutable: false,
             retain: Duration::from_secs(400 * 86_400),
-            s3: Vec::new()
+            s3: Vec::new(),
+            proven: Proven::All
         }
     );
     assert_eq!((config.durability, config.encryption), (Durability::Causal, Encryption::None));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use casemate_certs::fields::{Fields, Located};
 use casemate_certs::keys::read_private;
+use casemate_recorder::Proven;
 use casemate_recorder::vault::s3::{Checksum, LockMode, ServerSideEncryption, Settings};
 
 use super::keys::Objection;
@@ -30,6 +31,8 @@ pub struct VaultConfig {
     pub retain: Duration,
     /// Buckets to which everything goes on.
     pub s3: Vec<Settings>,
+    /// How many of them must have a recording before the copy here may go, where space runs out.
+    pub proven: Proven,
 }
 
 impl VaultConfig {
@@ -48,6 +51,15 @@ impl Parser<'_, '_> {
         let dir = self.path(table.required_text("dir", "name a directory for finished recordings"));
         let immutable = table.boolean("immutable").is_some_and(|immutable| immutable.value);
         let retain = table.duration("retain", DAY..=DAY * 36_500).map_or(DAY * 400, |retain| retain.value);
+        let proven = table.text("proven").map(|proven| match proven.value.as_str() {
+            "all" => Proven::All,
+            "any" => Proven::Any,
+            other => {
+                let what = format!("vault.proven {other:?} is not known");
+                self.reader.complain(proven.line, what, "write \"all\" or \"any\" of the [[vault.s3]]");
+                Proven::default()
+            }
+        });
         let mut s3: Vec<Settings> = Vec::new();
         let mut whole = true;
         for bucket in table.tables("s3") {
@@ -67,7 +79,7 @@ impl Parser<'_, '_> {
         }
         table.finish();
         let dir = dir?;
-        let config = VaultConfig { dir: dir.value.clone(), immutable, retain, s3 };
+        let config = VaultConfig { dir: dir.value.clone(), immutable, retain, s3, proven: proven.unwrap_or_default() };
         whole.then_some((dir, config))
     }
 

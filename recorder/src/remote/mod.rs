@@ -11,6 +11,7 @@ mod deliver;
 mod figures;
 mod gate;
 mod mark;
+mod reclaim;
 mod thread;
 
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub use figures::RemoteFigures;
+pub(crate) use reclaim::Copies;
+pub use reclaim::Proven;
 
 pub(crate) use self::figures::Board;
 use self::thread::{Remote, Setup};

@@ -1,0 +1,179 @@
+//! Which local copies can go when the disk fills: those that vaults elsewhere have, by leaves that they have as well. Sans-IO.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::log::leaf::Leaf;
+use crate::transcript::block::SessionId;
+
+/// How many vaults must have a segment before the copy here may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Proven {
+    /// All that are configured.
+    #[default]
+    All,
+    /// One of them.
+    Any,
+}
+
+/// What the log says of copies, gathered leaf by leaf.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    /// For each vault elsewhere: how much of the log its newest checkpoint covers.
+    covered: HashMap<String, u64>,
+    /// Segments, and the vaults that have them.
+    segments: BTreeMap<(SessionId, u32), (u64, HashSet<String>)>,
+    live: HashSet<SessionId>,
+    /// The control transcripts of this start and of the one before: a start reads the newest.
+    control: Vec<SessionId>,
+}
+
+/// A local copy that can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dispensable {
+    pub(crate) session: SessionId,
+    pub(crate) segment_no: u32,
+    pub(crate) bytes: u64,
+}
+
+impl Copies {
+    /// `covered` names the vaults elsewhere, each with the size of its newest checkpoint.
+    pub(crate) fn new(covered: HashMap<String, u64>) -> Self {
+        Self { covered, segments: BTreeMap::new(), live: HashSet::new(), control: Vec::new() }
+    }
+
+    /// Takes the next leaf of the log.
+    pub(crate) fn leaf(&mut self, index: u64, leaf: &Leaf) {
+        match leaf {
+            Leaf::Open(open) => {
+                self.live.insert(open.session);
+                if open.kind == CONTROL {
+                    self.control.push(open.session);
+                }
+            }
+            Leaf::Segment(segment) => {
+                self.segments.insert((segment.session, segment.segment_no), (segment.bytes, HashSet::new()));
+            }
+            Leaf::Close(close) => {
+                self.live.remove(&close.session);
+            }
+            Leaf::Recovered(recovered) => {
+                self.live.remove(&recovered.close.session);
+            }
+            // A STORED that nobody outside knows of proves nothing after this machine is lost.
+            Leaf::Stored(stored) if self.covered.get(&stored.vault).is_some_and(|size| index < *size) => {
+                if let Some((_, vaults)) = self.segments.get_mut(&(stored.session, stored.segment_no)) {
+                    vaults.insert(stored.vault.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns what can go, the oldest first.
+    pub(crate) fn dispensable(&self, proven: Proven) -> Vec<Dispensable> {
+        let kept = self.control.get(self.control.len().saturating_sub(2)..).unwrap_or_default();
+        let enough = |vaults: &HashSet<String>| match proven {
+            Proven::All => !self.covered.is_empty() && vaults.len() == self.covered.len(),
+            Proven::Any => !vaults.is_empty(),
+        };
+        let segments = self.segments.iter();
+        let ended = segments.filter(|((session, _), _)| !self.live.contains(session) && !kept.contains(session));
+        ended
+            .filter(|(_, (_, vaults))| enough(vaults))
+            .map(|((session, segment_no), (bytes, _))| Dispensable {
+                session: *session,
+                segment_no: *segment_no,
+                bytes: *bytes,
+            })
+            .collect()
+    }
+}
+
+/// The kind of control transcripts in OPEN.
+const CONTROL: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::leaf::{Close, Open, Segment, Stored};
+    use crate::transcript::block::Link;
+
+    fn id(number: u8) -> SessionId {
+        SessionId([number; 16])
+    }
+
+    fn session(number: u8, kind: u8, ended: bool) -> Vec<Leaf> {
+        let open = Open {
+            session: id(number),
+            kind,
+            protocol: 1,
+            ordinal: 0,
+            head_link: Link([0; 32]),
+            session_pub: [0; 32],
+            wall_us: 0,
+            retain_until_us: 0,
+        };
+        let segment = Segment {
+            session: id(number),
+            segment_no: 0,
+            bytes: u64::from(number),
+            first_block: 0,
+            last_block: 0,
+            last_link: Link([0; 32]),
+            sha256: [0; 32],
+            wall_us: 0,
+        };
+        let close = Close {
+            session: id(number),
+            reason: 0,
+            wall_us: 0,
+            last_block: 0,
+            last_link: Link([0; 32]),
+            segment_count: 1,
+            segments: Vec::new(),
+        };
+        let mut leaves = vec![Leaf::Open(open), Leaf::Segment(segment)];
+        if ended {
+            leaves.push(Leaf::Close(close));
+        }
+        leaves
+    }
+
+    fn stored(number: u8, vault: &str) -> Leaf {
+        Leaf::Stored(Stored {
+            session: id(number),
+            segment_no: 0,
+            vault: vault.into(),
+            version: "v".into(),
+            sha256: [0; 32],
+            mode: 1,
+            retain_until_us: 0,
+            wall_us: 0,
+        })
+    }
+
+    fn dispensable(leaves: &[Leaf], covered: &[(&str, u64)], proven: Proven) -> Vec<u8> {
+        let mut copies = Copies::new(covered.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect());
+        leaves.iter().zip(0..).for_each(|(leaf, index)| copies.leaf(index, leaf));
+        copies.dispensable(proven).iter().map(|copy| copy.session.0[0]).collect()
+    }
+
+    #[test]
+    fn only_what_enough_vaults_have_by_leaves_that_they_have_can_go() {
+        let mut leaves: Vec<_> = [session(1, 0, true), session(2, 0, true), session(3, 0, false)].concat();
+        leaves.extend([stored(1, "a"), stored(2, "a"), stored(3, "a"), stored(1, "b"), stored(2, "gone")]);
+        let all = leaves.len() as u64;
+        assert_eq!(dispensable(&leaves, &[("a", all), ("b", all)], Proven::All), [1]);
+        assert_eq!(dispensable(&leaves, &[("a", all), ("b", all)], Proven::Any), [1, 2], "3 is live");
+        assert_eq!(dispensable(&leaves, &[("a", 9), ("b", all)], Proven::Any), [1], "a does not know that it has 2");
+        assert_eq!(dispensable(&leaves, &[("a", 0), ("b", 0)], Proven::Any), [0; 0]);
+        assert_eq!(dispensable(&leaves, &[], Proven::All), [0; 0], "nothing is elsewhere");
+    }
+
+    #[test]
+    fn the_newest_control_transcripts_stay() {
+        let mut leaves: Vec<_> = [session(1, 2, true), session(2, 2, true), session(3, 2, true)].concat();
+        leaves.extend([stored(1, "a"), stored(2, "a"), stored(3, "a")]);
+        assert_eq!(dispensable(&leaves, &[("a", 99)], Proven::All), [1]);
+    }
+}
