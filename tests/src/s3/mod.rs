@@ -18,6 +18,7 @@ use aws_smithy_async::time::TimeSource;
 
 pub mod ceph;
 mod ceph_conf;
+pub mod faults;
 pub mod ministack;
 pub mod policy;
 

@@ -4,4 +4,5 @@
 // A test that goes wrong is to stop on the spot, helpers included.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod faults;
 mod servers;
