@@ -24,6 +24,7 @@ pub mod pty;
 pub mod raw_pg;
 pub mod raw_ssh;
 pub mod rig;
+pub mod s3;
 pub mod scale;
 pub mod scrape;
 pub mod sshd;
