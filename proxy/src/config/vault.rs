@@ -159,6 +159,9 @@ impl Parser<'_, '_> {
             ca,
             credentials,
             profile: text(table.text("profile")),
+            timeout: table
+                .duration("timeout", Duration::from_secs(1)..=Duration::from_secs(600))
+                .map(|time| time.value),
             canary_profile: text(table.text("canary_profile")),
         };
         table.finish();

@@ -25,6 +25,8 @@ pub(super) struct Due {
     pub(super) retain_until_us: u64,
     /// Whether nobody has tried to put it there: then it need not be looked for first.
     pub(super) fresh: bool,
+    /// How often this start has tried.
+    pub(super) tries: u32,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,6 @@ struct Item {
     logged_us: u64,
     /// Not before this, by the boot-time clock.
     not_before_us: u64,
-    tries: u32,
     busy: bool,
 }
 
@@ -81,11 +82,18 @@ impl Backlog {
             Leaf::Segment(segment) => {
                 let key = (segment.session, segment.segment_no);
                 let (opened, retain_until_us) = self.open.get(&segment.session).copied().unwrap_or((index, 0));
-                let due = Due { key, sha256: segment.sha256, bytes: segment.bytes, retain_until_us, fresh: !earlier };
+                let due = Due {
+                    key,
+                    sha256: segment.sha256,
+                    bytes: segment.bytes,
+                    retain_until_us,
+                    fresh: !earlier,
+                    tries: 0,
+                };
                 // Of this start: not before it is published here.
                 let not_before_us = if earlier { 0 } else { u64::MAX };
                 let logged_us = segment.wall_us;
-                let item = Item { due, index: opened, logged_us, not_before_us, tries: 0, busy: false };
+                let item = Item { due, index: opened, logged_us, not_before_us, busy: false };
                 self.waiting.insert(key, item);
             }
             Leaf::Close(close) => {
@@ -129,8 +137,8 @@ impl Backlog {
         let Some(item) = self.waiting.get_mut(&key) else { return };
         item.busy = false;
         item.due.fresh = false;
-        let wait_us = WAIT_MIN_US.checked_shl(item.tries).unwrap_or(WAIT_MAX_US).min(WAIT_MAX_US);
-        item.tries = item.tries.saturating_add(1).min(16);
+        let wait_us = WAIT_MIN_US.checked_shl(item.due.tries).unwrap_or(WAIT_MAX_US).min(WAIT_MAX_US);
+        item.due.tries = item.due.tries.saturating_add(1).min(16);
         item.not_before_us = now_us.saturating_add(wait_us / 2).saturating_add(dice % wait_us.max(1) / 2);
     }
 
@@ -138,7 +146,7 @@ impl Backlog {
     pub(super) fn again(&mut self, due: Due, logged_us: u64, now_us: u64) {
         let index = self.next;
         let due = Due { fresh: false, ..due };
-        let item = Item { due, index, logged_us, not_before_us: now_us, tries: 0, busy: false };
+        let item = Item { due, index, logged_us, not_before_us: now_us, busy: false };
         self.waiting.entry(due.key).or_insert(item);
     }
 

@@ -5,6 +5,10 @@ use sha2::{Digest, Sha256};
 
 use crate::vault::s3::{Bucket, Lie, Lock, S3Error, Standing, Wanted, md5_of};
 
+/// So often something else under the name is answered with a version of our own; a server that spoils each of them would only be
+/// fed more.
+const OVER_MAX: u32 = 3;
+
 /// Why an object is not where it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
@@ -15,7 +19,7 @@ pub(super) enum Trouble {
     #[error(transparent)]
     Lie(#[from] Lie),
     /// There is something else under the name, which we did not put there.
-    #[error("there is something else under this name already: nothing was overwritten, and it will not be")]
+    #[error("there is something else under this name, and what was put beside it did not stay as it was")]
     Conflict,
     /// What lies here is not what the log says.
     #[error("the copy here is gone or changed: it is not what the node log says")]
@@ -36,6 +40,8 @@ pub(super) struct Delivered {
     pub(super) lock: Lock,
     /// Whether this call put it there.
     pub(super) put: bool,
+    /// Whether something else has the name as well.
+    pub(super) shadowed: bool,
 }
 
 /// What is to be delivered.
@@ -46,6 +52,8 @@ pub(super) struct Parcel {
     pub(super) wanted: Wanted,
     /// Whether it cannot be there yet.
     pub(super) fresh: bool,
+    /// How often it was tried before.
+    pub(super) attempt: u32,
     /// How far the end of its lock may be from what is wanted: an earlier attempt asked for another, in microseconds.
     pub(super) slack_us: u64,
     /// Whether nothing else may have the name, not even an older version: evidence, but not what follows from it.
@@ -61,33 +69,43 @@ impl Parcel {
             md5: md5_of(&content),
             lock,
         };
-        Self { key, content, wanted, fresh: false, slack_us: 0, alone: true }
+        Self { key, content, wanted, fresh: false, attempt: 0, slack_us: 0, alone: true }
     }
 }
 
 /// Delivers an object.
 ///
 /// Whatever an earlier attempt may have done is looked for first, because not every server honours the condition on the name:
-/// there a second attempt would make a second version.
+/// there a second attempt would make a second version. Where something else has the name, whether a server spoiled what it
+/// took or somebody who can write there wanted to be first, ours is put beside it as a version of its own: evidence does
+/// not stay away because its place is taken, and the log names the version.
 pub(super) async fn deliver(bucket: &Bucket, parcel: &Parcel) -> Result<Delivered, Trouble> {
-    if !parcel.fresh
-        && let Some(delivered) = find(bucket, parcel).await?
-    {
-        return Ok(delivered);
-    }
-    match bucket.put_new(&parcel.key, parcel.content.clone(), &parcel.wanted).await {
-        Ok(version) => {
-            let standing = bucket.look(&parcel.key, version.as_deref()).await.map_err(gone)?;
-            let delivered = judge(bucket, parcel, standing, true).await?;
-            if parcel.alone && bucket.versions_of(&parcel.key).await?.len() != 1 {
-                return Err(Lie::Shadowed.into());
-            }
-            Ok(delivered)
+    let mut taken = false;
+    if !parcel.fresh {
+        match find(bucket, parcel).await {
+            Ok(Some(delivered)) => return Ok(delivered),
+            Ok(None) => {}
+            Err(Trouble::Conflict) if parcel.attempt < OVER_MAX => taken = true,
+            Err(trouble) => return Err(trouble),
         }
-        // Our own answer may have been lost on its way.
-        Err(S3Error::Exists) => find(bucket, parcel).await?.ok_or(Trouble::Conflict),
-        Err(error) => Err(error.into()),
     }
+    let put = match bucket.put(&parcel.key, parcel.content.clone(), &parcel.wanted, !taken).await {
+        // Our own answer may have been lost on its way.
+        Err(S3Error::Exists) => match find(bucket, parcel).await {
+            Ok(Some(delivered)) => return Ok(delivered),
+            Ok(None) | Err(Trouble::Conflict) => {
+                taken = true;
+                bucket.put(&parcel.key, parcel.content.clone(), &parcel.wanted, false).await
+            }
+            Err(trouble) => return Err(trouble),
+        },
+        put => put,
+    };
+    let version = put?;
+    let standing = bucket.look(&parcel.key, version.as_deref()).await.map_err(gone)?;
+    let delivered = judge(bucket, parcel, standing, true).await?;
+    let shadowed = taken || (parcel.alone && bucket.versions_of(&parcel.key).await?.len() != 1);
+    Ok(Delivered { shadowed, ..delivered })
 }
 
 /// Asks again for something that was delivered.
@@ -107,17 +125,13 @@ async fn find(bucket: &Bucket, parcel: &Parcel) -> Result<Option<Delivered>, Tro
     for version in versions.iter().filter(|version| !version.marker) {
         let standing = bucket.look(&parcel.key, Some(&version.id)).await?;
         match judge(bucket, parcel, Standing { version: Some(version.id.clone()), ..standing }, false).await {
-            Ok(_) if parcel.alone && versions.len() > 1 => return Err(Lie::Shadowed.into()),
-            Ok(delivered) => return Ok(Some(delivered)),
+            Ok(delivered) => return Ok(Some(Delivered { shadowed: versions.len() > 1, ..delivered })),
             Err(Trouble::Lie(Lie::Content)) => seen = seen.or(Some(Trouble::Conflict)),
             Err(trouble) => seen = Some(trouble),
         }
     }
-    match (seen, versions.is_empty()) {
-        (Some(trouble), _) => Err(trouble),
-        // Nothing but delete markers: putting it there once more brings it back.
-        (None, _) => Ok(None),
-    }
+    // Nothing at all, or nothing but delete markers: putting it there brings it back.
+    seen.map_or(Ok(None), Err)
 }
 
 /// Holds what the server says against what was wanted; where it says nothing about the content, reads that. A lock that is
@@ -141,7 +155,7 @@ async fn judge(bucket: &Bucket, parcel: &Parcel, standing: Standing, put: bool) 
             return Err(Lie::Content.into());
         }
     }
-    Ok(Delivered { version, lock: wanted.lock, put })
+    Ok(Delivered { version, lock: wanted.lock, put, shadowed: false })
 }
 
 /// What was just put is not there.

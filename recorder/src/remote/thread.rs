@@ -121,8 +121,10 @@ pub(super) struct Remote {
     sent: u64,
     sending: bool,
     sent_at_us: u64,
-    /// A session began or ended since.
-    urgent: bool,
+    /// The log up to here is to be there soon: a session began or ended in it.
+    urgent_size: u64,
+    /// Attempts that came to nothing since the last one that did not.
+    log_failures: u32,
     /// Whether the last attempt left nothing of itself there.
     clean: bool,
     deliveries: VecDeque<Delivery>,
@@ -169,6 +171,7 @@ impl Remote {
             board.trouble("log", format!("the log here cannot be read: {error}"));
             return Err(error.to_string());
         }
+        let urgent_size = common.log_size;
         Ok(Self {
             common,
             bucket,
@@ -183,7 +186,8 @@ impl Remote {
             sent: 0,
             sending: false,
             sent_at_us: 0,
-            urgent: true,
+            urgent_size,
+            log_failures: 0,
             clean: false,
             deliveries: VecDeque::new(),
             looked_at_us: None,
@@ -252,8 +256,8 @@ impl Remote {
         for due_us in [ends_us, self.backlog.next_due_us()].into_iter().flatten() {
             next_us = next_us.min(due_us);
         }
-        if self.urgent && self.checkpoint.is_some() && !self.sending {
-            next_us = next_us.min(self.sent_at_us.saturating_add(CHECKPOINT_PAUSE_US));
+        if self.sent < self.urgent_size && self.checkpoint.is_some() && !self.sending {
+            next_us = next_us.min(self.sent_at_us.saturating_add(self.checkpoint_pause_us()));
         }
         // What is due and cannot begin waits for a task that is under way.
         if next_us <= now_us { now_us.saturating_add(50_000) } else { next_us }
@@ -262,7 +266,9 @@ impl Remote {
     fn hear(&mut self, news: News) {
         match news {
             News::Leaf { index, leaf } => {
-                self.urgent |= matches!(*leaf, Leaf::Open(_) | Leaf::Close(_) | Leaf::Recovered(_));
+                if matches!(*leaf, Leaf::Open(_) | Leaf::Close(_) | Leaf::Recovered(_)) {
+                    self.urgent_size = index + 1;
+                }
                 if index >= self.backlog.next() {
                     self.backlog.leaf(index, &leaf, false);
                 }
@@ -308,14 +314,19 @@ impl Remote {
     fn checkpoint_is_due(&self, now_us: u64, ending: bool) -> bool {
         let newer = self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.sent);
         let passed_us = now_us.saturating_sub(self.sent_at_us);
-        newer && (ending || passed_us >= CHECKPOINT_EVERY_US || (self.urgent && passed_us >= CHECKPOINT_PAUSE_US))
+        let urgent = ending || self.sent < self.urgent_size;
+        newer && passed_us >= if urgent { self.checkpoint_pause_us() } else { CHECKPOINT_EVERY_US }
+    }
+
+    /// How long a checkpoint that is urgent waits after the one before.
+    fn checkpoint_pause_us(&self) -> u64 {
+        CHECKPOINT_PAUSE_US.checked_shl(self.log_failures).unwrap_or(CHECKPOINT_EVERY_US).min(CHECKPOINT_EVERY_US)
     }
 
     /// Puts the newest checkpoint, behind the tiles that it covers.
     fn send_checkpoint(&mut self, now_us: u64) {
         let Some(note) = self.checkpoint.clone() else { return };
         self.sending = true;
-        self.urgent = false;
         self.sent_at_us = now_us;
         let wall_us = self.common.queue.now().wall_us;
         let mode = self.bucket.settings().mode;
@@ -330,6 +341,7 @@ impl Remote {
             wall_us,
             lock: Lock { mode, until_us },
             fresh: self.clean,
+            attempt: self.log_failures,
         };
         self.tasks
             .spawn(async move { Done::Checkpoint { size: errand.note.checkpoint.size, outcome: errand.run().await } });
@@ -350,7 +362,8 @@ impl Remote {
             };
             let slack_us = if due.retain_until_us == until_us { 0 } else { 2 * DAY_US };
             let lock = Lock { mode, until_us };
-            let parcel = Parcel { fresh: due.fresh, slack_us, ..Parcel::new(key, content, lock) };
+            let (fresh, attempt) = (due.fresh, due.tries);
+            let parcel = Parcel { fresh, attempt, slack_us, ..Parcel::new(key, content, lock) };
             if parcel.wanted.sha256 != due.sha256 {
                 return Done::Segment { due, outcome: Err(Trouble::LocalCopy), wanted: None };
             }
@@ -407,16 +420,18 @@ impl Remote {
                         self.clean = !sent.overtaken;
                         self.board.put(sent.objects, sent.bytes);
                         self.board.settled("log");
-                        if sent.overtaken {
-                            self.urgent = true;
-                        } else {
+                        self.log_failures = 0;
+                        if !sent.overtaken {
                             self.sent = self.sent.max(size);
                             self.board.log_size(self.sent);
                         }
                     }
                     Err(trouble) => {
-                        self.urgent = true;
                         self.clean = false;
+                        // Where the server does not answer, the gate says when it is asked again.
+                        if !trouble.is_transient() {
+                            self.log_failures = self.log_failures.saturating_add(1).min(16);
+                        }
                         self.came_to_nothing("log", &trouble, now_us);
                     }
                 }
@@ -478,7 +493,10 @@ impl Remote {
         match outcome {
             Ok(delivered) => {
                 self.reached();
-                self.board.settled(&about);
+                match delivered.shadowed {
+                    true => self.board.trouble(&about, Lie::Shadowed.to_string()),
+                    false => self.board.settled(&about),
+                }
                 if delivered.put {
                     self.board.put(1, due.bytes);
                 }
@@ -588,6 +606,7 @@ struct Errand {
     wall_us: u64,
     lock: Lock,
     fresh: bool,
+    attempt: u32,
 }
 
 impl Errand {
@@ -608,7 +627,8 @@ impl Errand {
 
     async fn put(&self, key: String, content: Bytes, done: &mut Sent) -> Result<(), Trouble> {
         let slack_us = 3 * DAY_US;
-        let parcel = Parcel { fresh: self.fresh, alone: false, slack_us, ..Parcel::new(key, content, self.lock) };
+        let (fresh, attempt) = (self.fresh, self.attempt);
+        let parcel = Parcel { fresh, attempt, alone: false, slack_us, ..Parcel::new(key, content, self.lock) };
         if deliver(&self.bucket, &parcel).await?.put {
             done.objects += 1;
             done.bytes += parcel.wanted.bytes;

@@ -95,7 +95,7 @@ impl Bucket {
         };
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_attempt_timeout(settings.timeout.unwrap_or(ATTEMPT_TIMEOUT))
             .build();
         let mut config = Builder::from(&shared)
             .retry_config(retry)

@@ -16,13 +16,14 @@ use super::settings::{Checksum, LockMode, ServerSideEncryption};
 use super::standing::{Lock, Standing, Version, Wanted};
 
 impl Bucket {
-    /// Puts an object under a name that is not taken, locked, and returns the id of its version, where the server tells it.
+    /// Puts an object, locked, and returns the id of its version, where the server tells it; with `new`, on condition that the
+    /// name is not taken.
     ///
     /// What is true afterwards is another question: see [`Bucket::look`] and [`Bucket::versions_of`].
     ///
     /// # Errors
     /// [`S3Error::Exists`] where the server honours the condition and the name is taken; else as the request ended.
-    pub async fn put_new(&self, key: &str, content: Bytes, wanted: &Wanted) -> Result<Option<String>, S3Error> {
+    pub async fn put(&self, key: &str, content: Bytes, wanted: &Wanted, new: bool) -> Result<Option<String>, S3Error> {
         let settings = &self.settings;
         let lock = wanted.lock;
         let mut put = self
@@ -31,7 +32,7 @@ impl Bucket {
             .bucket(&settings.bucket)
             .key(self.full(key))
             .set_expected_bucket_owner(settings.owner.clone())
-            .if_none_match("*")
+            .set_if_none_match(new.then(|| "*".to_owned()))
             .content_type("application/octet-stream")
             .object_lock_mode(mode_of(lock.mode))
             .object_lock_retain_until_date(date(lock.until_us))

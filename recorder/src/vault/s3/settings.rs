@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Which lock protects an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,6 +95,8 @@ pub struct Settings {
     pub credentials: Option<PathBuf>,
     /// The section in it, or in the SDK's files.
     pub profile: Option<String>,
+    /// How long one attempt may take as a whole; a minute without it.
+    pub timeout: Option<Duration>,
     /// The section of those credentials that could delete an object without a lock.
     pub canary_profile: Option<String>,
 }

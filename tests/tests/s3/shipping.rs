@@ -1,0 +1,288 @@
+//! What is recorded arrives, whatever the server does; and nothing that it does harms who records.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use bytes::Bytes;
+use casemate_recorder::OpenError;
+use casemate_recorder::vault::s3::Checksum;
+use casemate_tests::process::wait_until;
+use casemate_tests::s3::ceph::OWNER;
+use casemate_tests::s3::faults::{Fault, Faults, Seen};
+use casemate_tests::s3::ministack::{self, Ministack};
+use casemate_tests::s3::{make_bucket, versions};
+use casemate_tests::scale::pick;
+
+use super::node::{BUCKET, NODE, PATIENCE, Place, figures, holds_all, open, session, wait_shipped, work};
+
+/// A server, the proxy before it, and a node that ships through the proxy.
+struct World {
+    _server: Arc<ministack::Guard>,
+    straight: Client,
+    faults: Faults,
+    place: Place,
+    bucket: String,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Arc::new(ministack::Guard(Ministack::start(dir.path()).unwrap()));
+        Self::at(server, BUCKET).await
+    }
+
+    async fn at(server: Arc<ministack::Guard>, bucket: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let straight = server.client(OWNER);
+        make_bucket(&straight, bucket).await.unwrap();
+        let faults = Faults::before(server.port).unwrap();
+        let place = Place::new(dir.path(), &faults.endpoint(), bucket, Checksum::Sha256);
+        Self { _server: server, straight, faults, place, bucket: bucket.to_owned(), _dir: dir }
+    }
+
+    async fn holds_all(&self) {
+        holds_all(&self.place, &self.straight, &self.bucket, false).await;
+    }
+}
+
+/// What a daemon that was told to stop left for the next one.
+fn settle(world: &World) {
+    world.faults.clear();
+    world.faults.release();
+    let recorder = world.place.start().unwrap();
+    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    recorder.shutdown();
+}
+
+/// The workload of an upload trace: two sessions, one of them of several segments' worth of blocks.
+async fn story(world: &World) {
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 1, 100_000).await;
+    let long = open(&recorder).await;
+    work(&long, 2, 200_000).await;
+    long.close(casemate_recorder::CloseReason::Client, Some(0)).await.unwrap();
+    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    recorder.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_is_there_within_ten_seconds_and_locked() {
+    let world = World::new().await;
+    let recorder = world.place.start().unwrap();
+    let live = open(&recorder).await;
+    work(&live, 1, 10_000).await;
+    // OPEN of a live session, by a checkpoint.
+    let opened = Instant::now();
+    let size = recorder.figures().log_size;
+    assert!(wait_until(PATIENCE, || figures(&recorder).log_size >= size));
+    assert!(opened.elapsed() < Duration::from_secs(10), "{:?}", opened.elapsed());
+    let closed = Instant::now();
+    live.close(casemate_recorder::CloseReason::Client, Some(0)).await.unwrap();
+    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    assert!(closed.elapsed() < Duration::from_secs(10), "{:?}", closed.elapsed());
+    recorder.shutdown();
+    world.holds_all().await;
+    assert!(figures(&recorder).troubles.keys().all(|about| about == "rights"), "{:?}", figures(&recorder));
+
+    // The next start ships the control transcript of this one and says of everything that it is stored, once.
+    let recorder = world.place.start().unwrap();
+    assert!(wait_shipped(&recorder, PATIENCE));
+    let puts = || world.faults.seen().iter().filter(|seen| seen.method == "PUT" && seen.path.ends_with(".seg")).count();
+    recorder.shutdown();
+    let segments = world.place.segments().len();
+    assert_eq!(puts(), segments, "each segment is put once");
+    world.holds_all().await;
+}
+
+fn faults() -> Vec<(&'static str, Fault)> {
+    vec![
+        ("drop", Fault::Drop),
+        ("503", Fault::SlowDown),
+        ("409", Fault::Aborted),
+        ("hang", Fault::Hang),
+        ("reset in the body", Fault::ResetInBody(50)),
+        ("200 and gone", Fault::Swallow),
+        ("truncated", Fault::Truncate(20)),
+        ("slow", Fault::Slow(200_000)),
+        ("skewed", Fault::Skewed(3600)),
+        ("answer lost", Fault::LoseAnswer),
+        ("older content", Fault::Stale(Bytes::from_static(b"something older"))),
+        ("unlocked", Fault::Unlock),
+    ]
+}
+
+/// Acceptance 4: every fault at every request of a recorded trace ends in the same state.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_at_every_request_ends_in_the_same_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Arc::new(ministack::Guard(Ministack::start(dir.path()).unwrap()));
+    let world = World::at(Arc::clone(&server), "plain").await;
+    story(&world).await;
+    world.holds_all().await;
+    let requests = world.faults.seen().len() as u64;
+    assert!(requests >= 20, "{requests} requests are no trace");
+    let every: u64 = pick(7, 1);
+    let mut cases: Vec<(u64, &'static str, Fault)> = Vec::new();
+    for (offset, (name, fault)) in faults().into_iter().enumerate() {
+        let first = 1 + offset as u64 % every;
+        cases.extend((first..=requests).step_by(every as usize).map(|number| (number, name, fault.clone())));
+    }
+    let total = cases.len();
+    let mut running = tokio::task::JoinSet::new();
+    for (index, (number, name, fault)) in cases.into_iter().enumerate() {
+        if running.len() >= 6 {
+            running.join_next().await.unwrap().unwrap();
+        }
+        let server = Arc::clone(&server);
+        running.spawn(async move {
+            let world = World::at(server, &format!("case-{index}")).await;
+            world.faults.spoil_number(number, fault);
+            eprintln!("request {number}: {name}");
+            story(&world).await;
+            settle(&world);
+            holds_all(&world.place, &world.straight, &world.bucket, name == "truncated").await;
+            eprintln!("request {number}: {name}: as it should be");
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+    eprintln!("{total} faults over {requests} requests");
+}
+
+/// Acceptance 2: the bucket is away while twenty sessions work.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_waits_for_a_vault_that_is_away_and_nothing_is_lost() {
+    let world = World::new().await;
+    world.faults.refuse_connections().unwrap();
+    let begun = Instant::now();
+    let recorder = world.place.start().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4), "a start does not wait for a vault: {:?}", begun.elapsed());
+    let mut sessions = tokio::task::JoinSet::new();
+    let begun = Instant::now();
+    for seed in 0..20 {
+        let recorder = recorder.clone();
+        sessions.spawn(async move { session(&recorder, seed, 150_000).await });
+    }
+    while let Some(done) = sessions.join_next().await {
+        done.unwrap();
+    }
+    let recorded = begun.elapsed();
+    assert!(wait_until(PATIENCE, || figures(&recorder).waiting_segments == 20), "{:?}", figures(&recorder));
+    assert!(figures(&recorder).failures.contains_key("unreachable"));
+    assert!(figures(&recorder).troubles.is_empty(), "to be away is no trouble: {:?}", figures(&recorder));
+    world.faults.take_connections().unwrap();
+    let back = Instant::now();
+    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    eprintln!("20 sessions recorded in {recorded:?}, shipped {:?} after the vault was back", back.elapsed());
+    recorder.shutdown();
+    world.holds_all().await;
+}
+
+/// Acceptance 3: each lie is found at once, told, and nothing is said to be stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lies_is_found_out_and_believed_nothing() {
+    let segment = |seen: &Seen| seen.path.ends_with(".seg");
+    let put = move |seen: &Seen| seen.method == "PUT" && segment(seen);
+    let head = move |seen: &Seen| seen.method == "HEAD" && segment(seen);
+    type Holds = Box<dyn Fn(&Seen) -> bool + Send>;
+    let until = |time| Fault::locked_until(time);
+    let lies: Vec<(&str, Fault, Holds, &str)> = vec![
+        ("gone after 200", Fault::Swallow, Box::new(put), "does not have it"),
+        ("other content", Fault::Truncate(100), Box::new(put), "other content"),
+        ("another length", Fault::AnswerHeader("content-length", "7".to_owned()), Box::new(head), "other content"),
+        ("too short", until("2027-01-01T00:00:00Z"), Box::new(head), "s before the time"),
+        ("absurdly long", until("2999-01-01T00:00:00Z"), Box::new(head), "s after the time"),
+        ("no lock", Fault::AnswerHeader("x-amz-object-lock-mode", String::new()), Box::new(head), "without its lock"),
+        (
+            "another mode",
+            Fault::AnswerHeader("x-amz-object-lock-mode", "GOVERNANCE".to_owned()),
+            Box::new(head),
+            "of mode GOVERNANCE",
+        ),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let server = Arc::new(ministack::Guard(Ministack::start(dir.path()).unwrap()));
+    for (index, (name, fault, holds, text)) in lies.into_iter().enumerate() {
+        let world = World::at(Arc::clone(&server), &format!("lie-{index}")).await;
+        world.faults.spoil(fault, holds);
+        let recorder = world.place.start().unwrap();
+        session(&recorder, 1, 50_000).await;
+        let told =
+            || figures(&recorder).troubles.iter().any(|(about, said)| about.ends_with(".seg") && said.contains(text));
+        let begun = Instant::now();
+        assert!(wait_until(PATIENCE, told), "{name}: {:?}", figures(&recorder));
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert_eq!(figures(&recorder).waiting_segments, 1, "{name}: it is not called stored");
+        assert_eq!(world.place.segments().len(), 1, "{name}: the copy here stays");
+        recorder.shutdown();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versioning_that_is_turned_off_is_noticed_within_a_minute() {
+    let world = World::new().await;
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, PATIENCE));
+    assert!(!figures(&recorder).troubles.contains_key("versioning"));
+    let off = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
+    world.straight.put_bucket_versioning().bucket(BUCKET).versioning_configuration(off).send().await.unwrap();
+    let told = || figures(&recorder).troubles.contains_key("versioning");
+    assert!(wait_until(PATIENCE, told), "{:?}", figures(&recorder));
+    recorder.shutdown();
+}
+
+/// DESIGN §6: the local log is shorter than a checkpoint that a vault holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_rolled_back_is_refused_or_ends_once_the_vault_is_reached() {
+    let world = World::new().await;
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, PATIENCE));
+    recorder.shutdown();
+    let kept = tempfile::tempdir().unwrap();
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    for part in ["state", "vault"] {
+        copy(&world.place.dir.join(part), &kept.path().join(part));
+    }
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 2, 1000).await;
+    assert!(wait_shipped(&recorder, PATIENCE));
+    recorder.shutdown();
+
+    // Both, here: the vault of this node has nothing to say against it.
+    for part in ["state", "vault"] {
+        std::fs::remove_dir_all(world.place.dir.join(part)).unwrap();
+        copy(&kept.path().join(part), &world.place.dir.join(part));
+    }
+    match world.place.start() {
+        Err(OpenError::RolledBack { local, vault, .. }) => assert!(local < vault),
+        other => panic!("started: {other:?}"),
+    }
+    // Away, it cannot object; it does as soon as it is back.
+    world.faults.refuse_connections().unwrap();
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 3, 1000).await;
+    let before = versions(&world.straight, BUCKET, "v1/").await.unwrap().len();
+    world.faults.take_connections().unwrap();
+    assert!(wait_until(PATIENCE, || recorder.frozen().is_some()));
+    let why = recorder.frozen().unwrap().to_string();
+    assert!(
+        why.contains("elsewhere") && (why.contains("rolled this node back") || why.contains("another root")),
+        "{why}"
+    );
+    recorder.shutdown();
+    assert_eq!(
+        versions(&world.straight, BUCKET, "v1/").await.unwrap().len(),
+        before,
+        "nothing was put beside the truth"
+    );
+    assert!(matches!(world.place.start(), Err(OpenError::RolledBack { .. } | OpenError::Forked { .. })));
+    assert_eq!(world.place.node, NODE);
+}
