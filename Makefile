@@ -50,12 +50,13 @@ demo: ## The whole story in a minute: a session, its proof, a forged byte
 	@$(BUILD) --release
 	@$(RELEASE)/casemate-rig demo
 
-rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=… POSTGRES=18|none]
-	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process] [POSTGRES=packaged|18|none]" >&2; exit 2; }
+rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=… POSTGRES=18|none VAULT=s3 RETAIN=1d]
+	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process] [POSTGRES=packaged|18|none] [VAULT=dir|s3] [RETAIN=time]" >&2; exit 2; }
 	@CASEMATE_TOOLS=$(TARGET)/tools scripts/need openssh-server openssh-client openssh-sftp-server \
-	  $(if $(filter none,$(POSTGRES)),,postgresql $(if $(filter 18,$(POSTGRES)),postgresql-18)) >&2
+	  $(if $(filter none,$(POSTGRES)),,postgresql $(if $(filter 18,$(POSTGRES)),postgresql-18)) $(if $(filter s3,$(VAULT)),ceph) >&2
 	@$(BUILD) --release >&2
-	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)") $(if $(POSTGRES),--postgres "$(POSTGRES)")
+	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)") $(if $(POSTGRES),--postgres "$(POSTGRES)") \
+	  $(if $(VAULT),--vault "$(VAULT)") $(if $(RETAIN),--retain "$(RETAIN)")
 
 rig-stop: ## End exactly what `make rig DIR=…` started
 	@test -n "$(DIR)" || { echo "usage: make rig-stop DIR=directory" >&2; exit 2; }

@@ -22,20 +22,25 @@ pub fn document(statements: &[Value]) -> Value {
 
 /// Returns the statement that lets a user do that in a bucket, its name and its objects alike.
 pub fn allow(user: &str, bucket: &str, actions: &[&str]) -> Value {
-    statement("Allow", user, bucket, actions)
+    statement("Allow", user, bucket, "*", actions)
+}
+
+/// Returns the same for the bucket and those objects alone: `canary/*`.
+pub fn allow_under(user: &str, bucket: &str, objects: &str, actions: &[&str]) -> Value {
+    statement("Allow", user, bucket, objects, actions)
 }
 
 /// Returns the statement that keeps a user from doing that in a bucket, whatever others say.
 pub fn deny(user: &str, bucket: &str, actions: &[&str]) -> Value {
-    statement("Deny", user, bucket, actions)
+    statement("Deny", user, bucket, "*", actions)
 }
 
-fn statement(effect: &str, user: &str, bucket: &str, actions: &[&str]) -> Value {
+fn statement(effect: &str, user: &str, bucket: &str, objects: &str, actions: &[&str]) -> Value {
     json!({
         "Effect": effect,
         "Principal": { "AWS": [principal(user)] },
         "Action": actions,
-        "Resource": [format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/*")],
+        "Resource": [format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/{objects}")],
     })
 }
 

@@ -66,8 +66,10 @@ impl Bucket {
     /// As [`Bucket::open`].
     pub async fn with_profile(settings: Settings, profile: Option<String>, purpose: Purpose) -> Result<Self, S3Error> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = &settings.region {
-            loader = loader.region(Region::new(region.clone()));
+        // With an endpoint the region is only a word in the signature; without one the SDK would ask the cloud's machines for it.
+        let default = settings.endpoint.as_ref().map(|_| "us-east-1".to_owned());
+        if let Some(region) = settings.region.clone().or(default) {
+            loader = loader.region(Region::new(region));
         }
         let files = match &settings.credentials {
             Some(path) => {
