@@ -10,7 +10,6 @@ use casemate_recorder::transcript::event::{Event, Side, Value, dialled, pg_out, 
 use casemate_recorder::{CloseReason, Frozen, Ticket};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::auth::target::{Login, Reached};
 use super::cancel::Key;
@@ -181,7 +180,7 @@ impl Work<'_> {
         let login = Login {
             user: grant.role().login.clone(),
             database,
-            password: password.as_ref().map(|password| Zeroizing::clone(password)),
+            password: password.clone(),
             params,
             protocol: startup.version,
         };

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::auth::scram::NONCE_LEN;
 use super::auth::target::{BackendKey, Channel, Login, Reached, Reaching, Refused, Step};
 use super::codec::{CANNOT_CONNECT, Complaint};
 use super::tls::{Peer, Scan, TargetTls};
@@ -165,7 +166,9 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
         }
         _ => Channel::Plain,
     };
-    let (mut reaching, startup) = Reaching::new(login, channel)?;
+    let mut nonce = [0; NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(io::Error::from)?;
+    let (mut reaching, startup) = Reaching::new(login, channel, nonce)?;
     stream.write_all(&startup).await?;
     stream.flush().await?;
     let mut buffer = vec![0; READ_LEN];
@@ -181,7 +184,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Step::Send(next, answer) => (next, answer),
             // Other sessions wait on this thread: the target chooses how long the work is.
-            Step::Derive(work) => spawn_blocking(|| work.run()).await.map_err(io::Error::other)??,
+            Step::Derive(work) => spawn_blocking(|| work.run()).await.map_err(io::Error::other)?,
         };
         stream.write_all(&answer).await?;
         stream.flush().await?;
