@@ -21,10 +21,8 @@ use tokio_rustls::client::TlsStream;
 use super::auth::scram::NONCE_LEN;
 use super::auth::target::{BackendKey, Channel, Login, Reached, Reaching, Refused, Step};
 use super::codec::{CANNOT_CONNECT, Complaint};
+use super::startup::SSL_REQUEST_PACKET;
 use super::tls::{Peer, Scan, TargetTls};
-
-/// Asks for TLS: a length and what stands for the version of the protocol.
-const SSL_REQUEST: [u8; 8] = *b"\0\0\0\x08\x04\xd2\x16\x2f";
 
 /// How much is read at a time during a login: more than any server says in one.
 const READ_LEN: usize = 8 * 1024;
@@ -221,7 +219,7 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Asks for TLS, and returns once the target is ready for the handshake.
 async fn ask_for_tls<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut S) -> Result<(), Unreached> {
-    wire.write_all(&SSL_REQUEST).await?;
+    wire.write_all(&SSL_REQUEST_PACKET).await?;
     wire.flush().await?;
     // This byte and not one more: what somebody put behind it in clear text must meet the handshake, which fails on it, and
     // never count as said by the target (CVE-2021-23222).

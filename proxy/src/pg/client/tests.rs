@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::{BufMut, BytesMut};
 use casemate_certs::keys::write_private;
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, duplex};
@@ -15,8 +14,9 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::pg::auth::scram::{Exchange, ITERATIONS, Verifier};
 use crate::pg::auth::target::{MESSAGE_LEN_MAX, Password};
-use crate::pg::codec::{Fields, put_frame};
+use crate::pg::codec::Fields;
 use crate::pg::startup::VERSION_3_2;
+use crate::pg::testing::{auth, frame};
 use crate::pg::tls::{MinVersion, ServerTls, generate};
 
 /// The files of a target and of a bastion that trusts its authority.
@@ -62,16 +62,6 @@ fn login() -> Login {
         params: Vec::new(),
         protocol: VERSION_3_2,
     }
-}
-
-fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    put_frame(&mut out, tag, |out| out.put_slice(payload));
-    out.to_vec()
-}
-
-fn auth(kind: u32, rest: &[u8]) -> Vec<u8> {
-    frame(b'R', &[&kind.to_be_bytes(), rest].concat())
 }
 
 /// Reads a message with a tag.
@@ -187,7 +177,7 @@ async fn a_target_without_tls_is_not_told_who_wants_in() {
         assert_eq!(unreached.to_string(), text);
         let mut told = Vec::new();
         far.read_to_end(&mut told).await.unwrap();
-        assert_eq!(told, SSL_REQUEST);
+        assert_eq!(told, *b"\0\0\0\x08\x04\xd2\x16\x2f");
     }
 }
 

@@ -6,8 +6,9 @@ use base64::prelude::BASE64_STANDARD;
 use super::password::{Ask, Keys};
 use super::*;
 use crate::pg::auth::scram::{Exchange, FinalExpected, ITERATIONS, Verifier};
-use crate::pg::codec::{Complaint, put_frame};
+use crate::pg::codec::Complaint;
 use crate::pg::startup::STARTUP_LEN_MAX;
+use crate::pg::testing::{auth, frame};
 
 const END_POINT: [u8; 32] = [0xe5; 32];
 const NONCE: [u8; NONCE_LEN] = [3; NONCE_LEN];
@@ -24,17 +25,6 @@ fn login(protocol: u32) -> Login {
 
 fn tls() -> Channel {
     Channel::Tls { end_point: Some(END_POINT.to_vec()), with_certificate: false }
-}
-
-fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    put_frame(&mut out, tag, |out| out.put_slice(payload));
-    out.to_vec()
-}
-
-/// An Authentication message.
-fn auth(kind: u32, rest: &[u8]) -> Vec<u8> {
-    frame(b'R', &[&kind.to_be_bytes(), rest].concat())
 }
 
 fn sasl(mechanisms: &[&str]) -> Vec<u8> {
