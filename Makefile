@@ -45,7 +45,7 @@ check: ## Format, lints, dependencies, documentation, import rules, example conf
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
-demo: ## The whole story in a minute: a session, its proof, a forged byte
+demo: ## The whole story in a minute: sessions with ssh and psql, their proof, a forged bit
 	@scripts/need openssh-server openssh-client openssh-sftp-server
 	@$(BUILD) --release
 	@$(RELEASE)/casemate-rig demo

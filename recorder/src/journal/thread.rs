@@ -251,7 +251,7 @@ impl Journal {
         let number = shared.drain(&mut items);
         if let Some(live) = self.sessions.get_mut(&shared.id)
             && live.closing.is_none()
-            && !items.is_empty()
+            && let Some(at) = items.last().map(|last| last.at)
         {
             for item in &items {
                 self.sink.turn.taken.add(item.side, item.event.wire_len());
@@ -267,8 +267,8 @@ impl Journal {
                 }
             }
             self.sink.turn.moved.push((Arc::clone(shared), number));
-            let now = self.sink.queue.now();
-            self.keep_up(shared.id, now);
+            // What is due by time comes with the next tick where nothing is recorded.
+            self.keep_up(shared.id, at);
         }
         items.clear();
         items.shrink_to(1024);
@@ -572,7 +572,7 @@ fn work(shared: &Mutex<Journal>) -> io::Result<()> {
         let timeout = shared.lock().map_err(|_| panicked())?.timeout();
         queue.take(timeout, &mut dirty, &mut commands);
         let mut journal = shared.lock().map_err(|_| panicked())?;
-        let _turn = queue.turn();
+        let _turn = queue.turn(queue.now());
         if journal.turn(&mut dirty, &mut commands)? {
             return Ok(());
         }

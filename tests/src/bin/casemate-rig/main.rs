@@ -23,7 +23,7 @@ fn main() -> Result<()> {
             Rig::load(&PathBuf::from(dir))?.stop();
             Ok(())
         }
-        ["demo"] => demo::run(),
+        ["demo"] => demo::tell(),
         ["target", dir] => target(dir, None),
         ["target", dir, port] => target(dir, Some(port.parse().context(USAGE)?)),
         _ => bail!(USAGE),
