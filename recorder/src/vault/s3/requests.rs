@@ -204,11 +204,7 @@ impl Bucket {
     ///
     /// # Errors
     /// As [`Bucket::versions`].
-    pub async fn level(
-        &self,
-        prefix: &str,
-        each: &mut (dyn FnMut(Version) + Send),
-    ) -> Result<Vec<String>, S3Error> {
+    pub async fn level(&self, prefix: &str, each: &mut (dyn FnMut(Version) + Send)) -> Result<Vec<String>, S3Error> {
         self.list(prefix, Some("/"), each).await
     }
 
