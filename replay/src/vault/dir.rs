@@ -1,55 +1,20 @@
-//! A vault that is a directory: what lies in it, by name. Reads no content and believes none of it.
-//!
-//! Whatever is not named the way a vault names things is listed, so that a report can show it. Links are not followed:
-//! evidence is a plain file in its place.
+//! A vault that is a directory. Links are not followed: evidence is a plain file in its place.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use casemate_recorder::log::tile::TileName;
 use casemate_recorder::transcript::block::SessionId;
+use casemate_recorder::vault::segment_key;
 
+use super::{Found, Listing, LogListing, Stray, Version, is_hidden, stray};
 use crate::ReplayError;
-use crate::time::day_path;
 use casemate_screen::safe::visible;
 
 /// A vault on disk.
 #[derive(Debug, Clone)]
-pub struct Vault {
+pub struct DirVault {
     root: PathBuf,
-}
-
-/// Something in a vault that does not belong there.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stray {
-    /// Where, relative to the vault, fit for a terminal.
-    pub path: String,
-    /// What it looks like.
-    pub what: &'static str,
-    /// Whether it poses as evidence.
-    pub poses: bool,
-}
-
-/// What lies under `v1/t`.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The segments of each session, ascending.
-    pub sessions: BTreeMap<SessionId, Vec<u32>>,
-    /// Everything else.
-    pub strays: Vec<Stray>,
-}
-
-/// What lies in the directory of one node log.
-#[derive(Debug, Default)]
-pub struct LogListing {
-    /// Checkpoint files.
-    pub notes: Vec<PathBuf>,
-    /// Tiles and entry bundles.
-    pub tiles: Vec<TileName>,
-    /// Everything else.
-    pub strays: Vec<Stray>,
 }
 
 /// A directory entry, links not followed.
@@ -63,21 +28,12 @@ struct Entry {
 impl Entry {
     /// Whether the name begins with a dot: a file in the making, which means nothing (FORMAT.md §1).
     fn is_hidden(&self) -> bool {
-        self.name.starts_with('.')
+        is_hidden(&self.name)
     }
 }
 
-impl Vault {
-    /// Opens a vault.
-    ///
-    /// # Errors
-    /// `source` is not a directory.
-    pub fn open(source: &str) -> Result<Self, ReplayError> {
-        if source.starts_with("s3://") {
-            return Err(ReplayError::Usage(
-                "this version reads directories only: fetch the bucket into one".to_owned(),
-            ));
-        }
+impl DirVault {
+    pub(super) fn open(source: &str) -> Result<Self, ReplayError> {
         let root = PathBuf::from(source);
         match fs::metadata(&root) {
             Ok(found) if found.is_dir() => Ok(Self { root }),
@@ -86,36 +42,32 @@ impl Vault {
         }
     }
 
-    /// Returns where a segment of a session lies.
-    pub fn segment(&self, session: SessionId, segment_no: u32) -> PathBuf {
-        self.root.join(segment_key(session, segment_no))
+    /// Returns where a name lies.
+    pub(crate) fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
     }
 
-    /// Returns the directory of a node log.
-    pub fn log_dir(&self, node: &str) -> PathBuf {
-        self.root.join("v1/log").join(node)
+    /// What a name may stand for: one file, whether it is there or not. A live vault changes, and only opening it tells.
+    pub(super) fn versions() -> Vec<Version> {
+        vec![Version { id: None, bytes: None, modified_us: 0 }]
     }
 
-    /// Shows a path relative to the vault, fit for a terminal.
-    pub fn shown(&self, path: &Path) -> String {
-        visible(&path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy())
+    pub(super) fn found(&self, key: &str, max: u64) -> Result<Vec<Found>, ReplayError> {
+        let content = match read_small(&self.path(key), max) {
+            Ok(None) => return Ok(Vec::new()),
+            Ok(Some(bytes)) => Ok(bytes),
+            Err(error @ ReplayError::Evidence { .. }) => Err(error),
+            Err(error) => return Err(error),
+        };
+        Ok(vec![Found { version: Version { id: None, bytes: None, modified_us: 0 }, standing: None, content }])
     }
 
     fn stray(&self, entry: &Entry, poses: bool) -> Stray {
-        let half = entry.is_file && entry.name.starts_with('.') && entry.name.ends_with(".new");
-        let what = match (half, poses) {
-            (true, _) => "a file that was never finished",
-            (false, true) => "poses as evidence",
-            (false, false) => "does not belong to a vault",
-        };
-        Stray { path: self.shown(&entry.path), what, poses: poses && !half }
+        let path = entry.path.strip_prefix(&self.root).unwrap_or(&entry.path);
+        stray(visible(&path.to_string_lossy()), &entry.name, entry.is_file, poses)
     }
 
-    /// Lists the nodes that have a log, and what else lies beside them.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn nodes(&self) -> Result<(Vec<String>, Vec<Stray>), ReplayError> {
+    pub(super) fn nodes(&self) -> Result<(Vec<String>, Vec<Stray>), ReplayError> {
         let mut strays = Vec::new();
         let mut nodes = Vec::new();
         for entry in entries(&self.root)? {
@@ -138,11 +90,7 @@ impl Vault {
         Ok((nodes, strays))
     }
 
-    /// Lists all segments.
-    ///
-    /// # Errors
-    /// A directory cannot be read.
-    pub fn sessions(&self) -> Result<Listing, ReplayError> {
+    pub(super) fn sessions(&self) -> Result<Listing, ReplayError> {
         let mut listing = Listing::default();
         self.descend(&self.root.join("v1/t"), 3, &mut listing)?;
         listing.strays.sort();
@@ -169,7 +117,7 @@ impl Vault {
 
     /// Whether this is the one directory where the session's segments belong, spelled the one way.
     fn is_home(&self, entry: &Entry, session: SessionId) -> bool {
-        self.segment(session, 0).parent() == Some(entry.path.as_path())
+        self.path(&segment_key(session, 0)).parent() == Some(entry.path.as_path())
     }
 
     fn list_session(&self, session: SessionId, dir: &Path, listing: &mut Listing) -> Result<(), ReplayError> {
@@ -186,13 +134,9 @@ impl Vault {
         Ok(())
     }
 
-    /// Lists the files of a node log.
-    ///
-    /// # Errors
-    /// A directory cannot be read.
-    pub fn log(&self, node: &str) -> Result<LogListing, ReplayError> {
+    pub(super) fn log(&self, node: &str) -> Result<LogListing, ReplayError> {
         let mut listing = LogListing::default();
-        let dir = self.log_dir(node);
+        let dir = self.root.join("v1/log").join(node);
         for entry in entries(&dir)? {
             match entry.name.as_str() {
                 "cp" if entry.is_dir => self.list_notes(&entry.path, &mut listing)?,
@@ -208,14 +152,17 @@ impl Vault {
     fn list_notes(&self, cp: &Path, listing: &mut LogListing) -> Result<(), ReplayError> {
         for day in entries(cp)? {
             if !day.is_dir || day.is_hidden() {
-                listing.strays.push(self.stray(&day, day.name.ends_with(".note") && !day.is_hidden()));
+                listing.strays.push(self.stray(&day, false));
                 continue;
             }
             for entry in entries(&day.path)? {
-                if entry.is_file && entry.name.ends_with(".note") && !entry.is_hidden() {
-                    listing.notes.push(entry.path);
-                } else {
-                    listing.strays.push(self.stray(&entry, false));
+                let key = entry.path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+                match key {
+                    Some(key) if entry.is_file && entry.name.ends_with(".note") && !entry.is_hidden() => {
+                        listing.notes.push(key.to_owned());
+                    }
+                    // A name that is no text is not that of a checkpoint, whatever it ends in.
+                    _ => listing.strays.push(self.stray(&entry, key.is_none() && entry.name.ends_with(".note"))),
                 }
             }
         }
@@ -239,11 +186,6 @@ impl Vault {
         }
         Ok(())
     }
-}
-
-/// Returns the name of a segment in a vault: its day follows from the session's id.
-fn segment_key(session: SessionId, segment_no: u32) -> String {
-    format!("v1/t/{}/{session}/{segment_no:06}.seg", day_path(session.unix_ms().saturating_mul(1000)))
 }
 
 /// Lists a directory by name; an absent one is empty.
@@ -299,14 +241,14 @@ mod tests {
 
     const SESSION: &str = "019aacd1-0000-7000-8000-000000000001";
 
-    fn vault(files: &[&str]) -> (tempfile::TempDir, Vault) {
+    fn vault(files: &[&str]) -> (tempfile::TempDir, DirVault) {
         let dir = tempfile::tempdir().unwrap();
         for file in files {
             let path = dir.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"x").unwrap();
         }
-        let vault = Vault::open(dir.path().to_str().unwrap()).unwrap();
+        let vault = DirVault::open(dir.path().to_str().unwrap()).unwrap();
         (dir, vault)
     }
 
@@ -353,8 +295,8 @@ mod tests {
 
     #[test]
     fn what_is_no_directory_is_no_vault() {
-        assert_eq!(Vault::open("/dev/null").unwrap_err().exit_code(), 2);
-        assert_eq!(Vault::open("/absent\x1b").unwrap_err().exit_code(), 2);
-        assert!(!Vault::open("/absent\x1b").unwrap_err().to_string().contains('\x1b'));
+        assert_eq!(DirVault::open("/dev/null").unwrap_err().exit_code(), 2);
+        assert_eq!(DirVault::open("/absent\x1b").unwrap_err().exit_code(), 2);
+        assert!(!DirVault::open("/absent\x1b").unwrap_err().to_string().contains('\x1b'));
     }
 }
