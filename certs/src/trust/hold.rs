@@ -32,6 +32,10 @@ impl<'a> HoldOrder<'a> {
             "lift" => false,
             _ => return None,
         };
+        // One spelling: `2026-11-23T08:00:00Z`.
+        if time.len() != 20 || !time.ends_with('Z') || time.find('T') != Some(10) {
+            return None;
+        }
         let time_us = time.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_microsecond()).ok())?;
         Some(Self { set, session, time_us })
     }
@@ -71,6 +75,8 @@ mod tests {
             format!("{text}\n\n"),
             format!("{text} "),
             text.replace("T08:00:00Z", ""),
+            text.replace("00Z", "00.0Z"),
+            text.replace("00Z", "00+01:00"),
         ] {
             assert_eq!(HoldOrder::parse(&bad), None, "{bad:?}");
         }
