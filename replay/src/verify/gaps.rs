@@ -139,7 +139,7 @@ mod tests {
     fn what_covers_more_covers_less_and_leaves_that_were_held_back_are_seen() {
         // An older checkpoint arrives late: the newer one had covered it.
         let refilled = node(&[(1, 1, 1), (2, 2, 500), (3, 3, 3)]);
-        assert_eq!((lengths(&refilled, 4), lateness_us(&refilled)), (vec![1, 2, 1], 0));
+        assert_eq!((lengths(&refilled, 4), lateness_us(&refilled)), (vec![1, 2, 1], MINUTE_US));
         let late = node(&[(1, 1, 1), (2, 2, 90), (3, 89, 90)]);
         assert_eq!(lateness_us(&late), 88 * MINUTE_US);
         assert_eq!(explain(&late, None, 91 * MINUTE_US, 0).len(), 2);

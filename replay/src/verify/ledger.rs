@@ -17,8 +17,9 @@ use casemate_screen::safe::visible;
 /// Servers keep whole seconds, in microseconds.
 const ROUNDING_US: u64 = 1_000_000;
 
-/// A lock may end so much after the longest time that the trust file allows: days are rounded up, in microseconds.
-const LONG_SLACK_US: u64 = 86_400_000_000;
+/// A lock may end so much after the longest time that the trust file allows: nodes lock until the end of a day, and what was
+/// late for a day more. In microseconds.
+const LONG_SLACK_US: u64 = 3 * 86_400_000_000;
 
 /// How the versions that were read are locked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -162,8 +163,8 @@ impl Ledger {
             }
             let key = visible(&hidden.key);
             for id in &hidden.markers {
-                let end = if hidden.remains { "which is still here" } else { "and no version of it is left" };
-                markers.push(format!("{key} is hidden by a delete marker, version {}, {end}", visible(id)));
+                let end = if hidden.remains { "it is still here" } else { "no version of it is left" };
+                markers.push(format!("{key} is hidden by a delete marker, version {}: {end}", visible(id)));
             }
             for id in &hidden.shadows {
                 shadows.push(format!("{key} has a shadow version, {}", visible(id)));
@@ -218,8 +219,8 @@ mod tests {
             (Some(50 * DAY_US - 999_999), Some(11 * DAY_US), [0, 0, 0]),
             (Some(49 * DAY_US), Some(10 * DAY_US), [0, 2, 0]),
             (None, None, [2, 0, 0]),
-            (Some(103 * DAY_US), Some(103 * DAY_US), [0, 0, 2]),
-            (Some(102 * DAY_US), Some(102 * DAY_US), [0, 0, 0]),
+            (Some(105 * DAY_US), Some(105 * DAY_US), [0, 0, 2]),
+            (Some(104 * DAY_US), Some(104 * DAY_US), [0, 0, 0]),
         ] {
             let ledger = Ledger::new(Some(&trust), 5 * DAY_US);
             ledger.segment("s", &standing(segment), &open);
