@@ -1,4 +1,4 @@
-//! The times between anchors that a server dated. What was recorded in such a time could have been made anew until its end,
+//! The times between checkpoints that a server dated: also such whose lock has ended since, for what is there was there. What was recorded in such a time could have been made anew until its end,
 //! and rests on the node's word.
 
 use casemate_certs::trust::Trust;
@@ -26,11 +26,7 @@ impl Gap {
 /// When each size of the log was known outside, ascending: what covers more covers less too. With the wall clock of the newest
 /// leaf that was covered.
 fn dated(node: &NodeFacts) -> Vec<(u64, u64)> {
-    let mut anchors: Vec<(u64, u64, u64)> = node
-        .anchors
-        .iter()
-        .filter_map(|anchor| anchor.server_us.map(|server_us| (anchor.size, server_us, anchor.wall_us)))
-        .collect();
+    let mut anchors = node.dated.clone();
     anchors.sort_unstable();
     let mut earliest = u64::MAX;
     let mut times: Vec<(u64, u64)> = Vec::with_capacity(anchors.len());
@@ -98,21 +94,15 @@ pub(super) fn explain(node: &NodeFacts, trust: Option<&Trust>, now_us: u64, sinc
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::AnchorFacts;
     use super::*;
 
     const MINUTE_US: u64 = 60_000_000;
 
     /// A node whose log begins at minute 0; each anchor with its size, the minute of its newest leaf, and that of the server.
     fn node(anchors: &[(u64, u64, u64)]) -> NodeFacts {
-        let anchors = anchors.iter().map(|(size, wall, server)| AnchorFacts {
-            kept_by: "x".into(),
-            size: *size,
-            wall_us: wall * MINUTE_US,
-            server_us: Some(server * MINUTE_US),
-        });
+        let dated = anchors.iter().map(|(size, wall, server)| (*size, server * MINUTE_US, wall * MINUTE_US));
         let mut node = NodeFacts::default();
-        (node.name, node.anchors) = ("n".to_owned(), anchors.collect());
+        (node.name, node.dated) = ("n".to_owned(), dated.collect());
         node
     }
 

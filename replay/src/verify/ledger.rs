@@ -17,6 +17,9 @@ use casemate_screen::safe::visible;
 /// Servers keep whole seconds, in microseconds.
 const ROUNDING_US: u64 = 1_000_000;
 
+/// A file of a node log is locked for so long at least where the trust file does not say, in microseconds.
+const RETAIN_MIN_US: u64 = 30 * 86_400_000_000;
+
 /// A lock may end so much after the longest time that the trust file allows: nodes lock until the end of a day, and what was
 /// late for a day more. In microseconds.
 const LONG_SLACK_US: u64 = 3 * 86_400_000_000;
@@ -70,7 +73,6 @@ struct Inner {
 /// Where it is written down.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    now_us: u64,
     retain_min_us: Option<u64>,
     retain_max_us: Option<u64>,
     inner: Mutex<Inner>,
@@ -86,15 +88,10 @@ pub(super) struct Totted {
 }
 
 impl Ledger {
-    pub(super) fn new(trust: Option<&Trust>, now_us: u64) -> Self {
+    pub(super) fn new(trust: Option<&Trust>) -> Self {
         let in_us = |bound: std::time::Duration| u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         let bounds = trust.map(|trust| trust.retention).unwrap_or_default();
-        Self {
-            now_us,
-            retain_min_us: bounds.min.map(in_us),
-            retain_max_us: bounds.max.map(in_us),
-            inner: Mutex::default(),
-        }
+        Self { retain_min_us: bounds.min.map(in_us), retain_max_us: bounds.max.map(in_us), inner: Mutex::default() }
     }
 
     /// Takes how a segment is locked: until the time that OPEN names, or longer.
@@ -103,11 +100,11 @@ impl Ledger {
         self.take(key, standing, open.retain_until_us, latest_us);
     }
 
-    /// Takes how a file of a node log is locked: as long as the trust file asks for from when it came, and without that until
-    /// now.
+    /// Takes how a file of a node log is locked: as long as the trust file asks for from when it came, and without that for a
+    /// month.
     pub(super) fn log_file(&self, key: &str, standing: &Standing) {
         let from = |bound: u64| standing.modified_us.saturating_add(bound);
-        self.take(key, standing, self.retain_min_us.map_or(self.now_us, from), self.retain_max_us.map(from));
+        self.take(key, standing, from(self.retain_min_us.unwrap_or(RETAIN_MIN_US)), self.retain_max_us.map(from));
     }
 
     fn take(&self, key: &str, standing: &Standing, until_us: u64, latest_us: Option<u64>) {
@@ -222,7 +219,7 @@ mod tests {
             (Some(105 * DAY_US), Some(105 * DAY_US), [0, 0, 2]),
             (Some(104 * DAY_US), Some(104 * DAY_US), [0, 0, 0]),
         ] {
-            let ledger = Ledger::new(Some(&trust), 5 * DAY_US);
+            let ledger = Ledger::new(Some(&trust));
             ledger.segment("s", &standing(segment), &open);
             ledger.log_file("l", &standing(log));
             let inner = ledger.inner.into_inner().unwrap();

@@ -51,7 +51,7 @@ pub(crate) fn logged_sessions(vault: &Vault) -> Result<(Vec<Logged>, bool), Repl
             });
         };
         let question =
-            Question { vault, listing: &listing, anchors: &[], board: None, ledger: &Ledger::new(None, 0), now_us: 0 };
+            Question { vault, listing: &listing, anchors: &[], board: None, ledger: &Ledger::new(None), now_us: 0 };
         let facts = check_node(&question, name, &NodeTrust::NoFile, &mut hand_out)?;
         sound &= facts.altered.is_empty();
     }

@@ -49,6 +49,9 @@ pub(super) struct NodeFacts {
     /// Checkpoints of the vault that fit the tree.
     pub(super) checkpoints: u64,
     pub(super) anchors: Vec<AnchorFacts>,
+    /// Checkpoints that a server dated, whatever holds them now: size, the server's time, and the wall clock of the newest leaf
+    /// under each, in microseconds since 1970.
+    pub(super) dated: Vec<(u64, u64, u64)>,
     /// Whether an anchor covers more leaves than are here.
     pub(super) behind_anchor: bool,
     /// Evidence altered or missing, as far as it is not about one session.
@@ -256,6 +259,7 @@ impl<'a> Walk<'a> {
                 continue;
             } else {
                 self.facts.checkpoints += u64::from(!target.outside);
+                self.facts.dated.extend(target.server_us.map(|server_us| (size, server_us, self.newest_wall_us)));
                 let Some(kept) = target.kept else { continue };
                 let unknown = kept.session.filter(|session| !self.book.knows(*session));
                 if let Some(session) = unknown {

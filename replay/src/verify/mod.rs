@@ -270,7 +270,7 @@ fn examine(
         if stray.poses { altered.push(finding) } else { remarks.push(finding) }
     }
     let ahead = vault.bucket().map(|bucket| set_aside(bucket, &mut listing, options.now_us)).unwrap_or_default();
-    let ledger = Ledger::new(keys, options.now_us);
+    let ledger = Ledger::new(keys);
     let board = trust.and_then(|file| file.believe(options.now_us).ok());
     let question = Question { vault, listing: &listing, anchors, board, ledger: &ledger, now_us: options.now_us };
     let Checked { nodes, facts, left_out } = check_all(&question, keys, &names, options)?;

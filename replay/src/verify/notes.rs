@@ -6,6 +6,7 @@ use std::sync::Arc;
 use casemate_recorder::log::merkle::Hash;
 use casemate_recorder::log::note::{NOTE_LEN_MAX, Note};
 use casemate_recorder::transcript::block::SessionId;
+use casemate_recorder::vault::s3::Standing;
 
 use super::anchors::{Anchor, NodeTrust, Signed};
 use super::ledger::Ledger;
@@ -35,6 +36,8 @@ pub(super) struct Target<'a> {
     pub(super) from: String,
     pub(super) signed: Signed<'a>,
     pub(super) kept: Option<Kept>,
+    /// When a server took it, in microseconds since 1970.
+    pub(super) server_us: Option<u64>,
     /// Whether it came from outside of the vault.
     pub(super) outside: bool,
 }
@@ -44,8 +47,18 @@ impl<'a> Target<'a> {
     pub(super) fn of(anchor: &Anchor, signed: Signed<'a>) -> Self {
         let from = format!("the checkpoint of size {} in the {}", anchor.note.checkpoint.size, anchor.kept_by);
         let kept = Some(Kept { by: anchor.kept_by.into(), session: anchor.session, server_us: None });
-        Self { root: anchor.note.checkpoint.root, from, signed, kept, outside: true }
+        Self { root: anchor.note.checkpoint.root, from, signed, kept, server_us: None, outside: true }
     }
+}
+
+/// A checkpoint that is one.
+struct Right<'a> {
+    note: Note,
+    signed: Signed<'a>,
+    /// When a server took the first version that is here, in microseconds since 1970.
+    server_us: Option<u64>,
+    /// The same of those that cannot be taken back now.
+    stays_us: Option<u64>,
 }
 
 /// What reading takes along.
@@ -69,11 +82,12 @@ impl<'a> Notes<'a, '_> {
             self.vault.bucket().map(|bucket| format!("locked copy in {}", bucket.name()).into());
         for keys in files.notes.chunks(BATCH) {
             for (key, found) in keys.iter().zip(self.vault.read_all(keys, NOTE_LEN_MAX as u64)?) {
-                if let Some((note, signed, server_us)) = self.right(key, &found, facts) {
-                    let kept = locked.clone().zip(server_us);
+                if let Some(Right { note, signed, server_us, stays_us }) = self.right(key, &found, facts) {
+                    let kept = locked.clone().zip(stays_us);
                     let kept = kept.map(|(by, us)| Kept { by, session: None, server_us: Some(us) });
                     let checkpoint = &note.checkpoint;
-                    let target = Target { root: checkpoint.root, from: visible(key), signed, kept, outside: false };
+                    let (root, from) = (checkpoint.root, visible(key));
+                    let target = Target { root, from, signed, kept, server_us, outside: false };
                     targets.entry(checkpoint.size).or_default().push(target);
                     if facts.newest.as_ref().is_none_or(|newest| newest.checkpoint.size <= checkpoint.size) {
                         facts.newest = Some(note);
@@ -85,7 +99,7 @@ impl<'a> Notes<'a, '_> {
     }
 
     /// Finds the checkpoint among all that lies under its name, and says when a version of it came that cannot be taken back.
-    fn right(&self, key: &str, found: &[Found], facts: &mut NodeFacts) -> Option<(Note, Signed<'a>, Option<u64>)> {
+    fn right(&self, key: &str, found: &[Found], facts: &mut NodeFacts) -> Option<Right<'a>> {
         let mut right: Option<(Note, Signed<'a>)> = None;
         let (mut fit, mut wrong, mut why) = (Vec::new(), Vec::new(), None);
         for one in found {
@@ -108,10 +122,12 @@ impl<'a> Notes<'a, '_> {
         };
         wrong.into_iter().for_each(|version| self.ledger.over(key, version));
         self.ledger.right(key, &fit);
-        let stays = fit.iter().filter_map(|found| found.standing.as_ref());
-        let stays =
-            stays.filter(|standing| standing.hold || standing.lock.is_some_and(|lock| lock.until_us > self.now_us));
-        Some((note, signed, stays.map(|standing| standing.modified_us).min()))
+        let standings = || fit.iter().filter_map(|found| found.standing.as_ref());
+        let is_locked =
+            |standing: &&Standing| standing.hold || standing.lock.is_some_and(|lock| lock.until_us > self.now_us);
+        let first_us = |standing: &Standing| standing.modified_us;
+        let server_us = standings().map(first_us).min();
+        Some(Right { note, signed, server_us, stays_us: standings().filter(is_locked).map(first_us).min() })
     }
 
     fn judge(&self, key: &str, found: &Found) -> Result<(Note, Signed<'a>), String> {

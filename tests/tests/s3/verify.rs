@@ -18,7 +18,7 @@ use casemate_recorder::transcript::event::{Event, Side, exec, grant, identity, s
 use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, SessionSpec, TranscriptKind};
 use casemate_tests::forge::node_key;
 use casemate_tests::process::{nothing, run};
-use casemate_tests::s3::ceph::{Ceph, Guard, OWNER, Options};
+use casemate_tests::s3::ceph::{CANARY, Ceph, Guard, OWNER, Options};
 use casemate_tests::s3::{Login, make_bucket, ministack, versions};
 use casemate_tests::{bins, vectors};
 use serde_json::Value;
@@ -209,6 +209,11 @@ async fn a_locked_bucket_is_clean_without_anything_kept_elsewhere() {
     let anchors = verdict.last["nodes"][0]["anchors"].as_object().unwrap();
     assert!(anchors.keys().eq(["locked copy in s3://casemate"]), "{anchors:?}");
 
+    // Somebody whom no policy lets in.
+    let stranger = Shelf { client: shelf.client.clone(), endpoint: shelf.endpoint.clone(), login: Login::of(CANARY) };
+    let (code, _, err) = stranger.replay(&["ls", &format!("s3://{BUCKET}/{PREFIX}")]);
+    assert!(code == 2 && err.contains("may not list its versions"), "{err}");
+
     // The owner hides a session, which the lock does not keep anybody from.
     let key = shelf.name(&recorded.sessions[0]).await;
     shelf.hide(&key).await;
@@ -302,7 +307,7 @@ async fn what_is_right_in_no_version_is_altered_and_a_lock_is_held_against_its_s
         if !name.contains(&recorded.sessions[1]) {
             let put = bare.client.put_object().bucket(other).key(name).body(content.into());
             put.object_lock_mode(ObjectLockMode::Governance)
-                .object_lock_retain_until_date(in_days(9))
+                .object_lock_retain_until_date(in_days(40))
                 .send()
                 .await
                 .unwrap();
@@ -315,7 +320,7 @@ async fn what_is_right_in_no_version_is_altered_and_a_lock_is_held_against_its_s
     let last = lines.last().unwrap();
     assert_eq!(code, 1, "{last}");
     assert_eq!((status(&recorded.sessions[0]), status(&recorded.sessions[1])), ("altered".into(), "pending".into()));
-    // The control transcript is right, and locked for nine days where its OPEN asks for four hundred.
+    // The control transcript is right, and locked for forty days where its OPEN asks for four hundred.
     assert!(last["exceptions"].to_string().contains("and must be until"), "{last}");
     assert!(last["storage"]["governance"].as_u64().unwrap() > 0, "{last}");
     // Whoever asks about another time does not hear of those sessions.
