@@ -6,6 +6,9 @@
 
 mod faults;
 mod node;
+#[path = "../../../replay/tests/support/mod.rs"]
+mod officer;
 mod rig;
 mod servers;
 mod shipping;
+mod verify;

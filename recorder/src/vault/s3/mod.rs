@@ -102,7 +102,10 @@ impl Bucket {
         let mut config = Builder::from(&shared)
             .retry_config(retry)
             .timeout_config(timeouts)
-            .force_path_style(settings.path_style.unwrap_or_else(|| settings.endpoint.is_some()))
+            .force_path_style(settings.path_style.unwrap_or_else(|| {
+                // A server that is named, here or in the SDK's own settings, is not Amazon's, and has no name for each bucket.
+                settings.endpoint.is_some() || shared.endpoint_url().is_some()
+            }))
             // The checksum that we compute ourselves goes along in a header; trailers are refused by some servers.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
