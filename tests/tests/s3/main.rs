@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod faults;
+mod fleet;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;

@@ -84,11 +84,11 @@ fn in_days(days: u64) -> DateTime {
 }
 
 /// Where a vault was put.
-struct Shelf {
-    client: Client,
-    endpoint: String,
+pub(crate) struct Shelf {
+    pub(crate) client: Client,
+    pub(crate) endpoint: String,
     /// A login that may read.
-    login: Login,
+    pub(crate) login: Login,
 }
 
 impl Shelf {
@@ -145,9 +145,11 @@ impl Shelf {
     }
 
     fn verify(&self, recorded: &Recorded, more: &[&str]) -> Verdict {
-        let trust = recorded.dir.path().join("trust.toml");
-        let source = format!("s3://{BUCKET}/{PREFIX}");
-        let mut arguments = vec!["verify", &source, "--trust", trust.to_str().unwrap(), "--json"];
+        self.verify_at(&format!("s3://{BUCKET}/{PREFIX}"), &recorded.dir.path().join("trust.toml"), more)
+    }
+
+    pub(crate) fn verify_at(&self, source: &str, trust: &Path, more: &[&str]) -> Verdict {
+        let mut arguments = vec!["verify", source, "--trust", trust.to_str().unwrap(), "--json"];
         arguments.extend(more);
         let (code, out, err) = self.replay(&arguments);
         let mut lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -157,14 +159,14 @@ impl Shelf {
 }
 
 /// What was said.
-struct Verdict {
-    code: i32,
-    last: Value,
-    sessions: Vec<Value>,
+pub(crate) struct Verdict {
+    pub(crate) code: i32,
+    pub(crate) last: Value,
+    pub(crate) sessions: Vec<Value>,
 }
 
 impl Verdict {
-    fn list(&self, name: &str) -> String {
+    pub(crate) fn list(&self, name: &str) -> String {
         self.last[name].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join("\n")
     }
 
