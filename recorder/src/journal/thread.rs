@@ -318,7 +318,10 @@ impl Journal {
             // out of the next start's reach, and what that start recovers again must find its journal files.
             Command::SegmentDone(_) | Command::Recovered(_) | Command::Release(_) | Command::Stored(_)
                 if self.sink.queue.frozen().is_some() => {}
-            Command::Stored(stored) => self.sink.leaf(&Leaf::Stored(stored)),
+            Command::Stored(stored) => {
+                self.sink.leaf(&Leaf::Stored(stored));
+                self.sink.turn.checkpoint = true;
+            }
             Command::SegmentDone(finished) => self.segment_done(&finished),
             Command::Recovered(recovered) => self.recovered(&recovered),
             Command::Release(files) => {
