@@ -8,6 +8,7 @@ mod faults;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;
+mod policies;
 mod rig;
 mod servers;
 mod shipping;
