@@ -32,13 +32,14 @@ test: ## Run all tests (what CI runs)
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug $(CARGO) nextest run --locked --workspace $(ARGS)
 
-check: ## Format, lints, dependencies, documentation, import rules, example configurations
+check: ## Format, lints, dependencies, documentation, import rules, infrastructure, example configurations
 	@scripts/need cargo-deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	scripts/check-imports
+	scripts/check-infra
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug scripts/check-examples
 

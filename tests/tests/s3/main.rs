@@ -9,6 +9,7 @@ mod fleet;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;
+mod policies;
 mod rig;
 mod servers;
 mod shipping;
