@@ -13,6 +13,7 @@ mod standing;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
@@ -68,13 +69,17 @@ impl Bucket {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         // With an endpoint the region is only a word in the signature; without one the SDK would ask the cloud's machines for it.
         let default = settings.endpoint.as_ref().map(|_| "us-east-1".to_owned());
-        if let Some(region) = settings.region.clone().or(default) {
-            loader = loader.region(Region::new(region));
+        let region = settings.region.clone().or(default).map(Region::new);
+        if let Some(region) = &region {
+            loader = loader.region(region.clone());
         }
         let files = match &settings.credentials {
             Some(path) => {
                 let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, path).build();
-                let mut provider = ProfileFileCredentialsProvider::builder().profile_files(files.clone());
+                // A profile that names a role asks for it in a region.
+                let place = ProviderConfig::without_region().with_region(region);
+                let provider = ProfileFileCredentialsProvider::builder().configure(&place);
+                let mut provider = provider.profile_files(files.clone());
                 if let Some(profile) = &profile {
                     provider = provider.profile_name(profile);
                 }
