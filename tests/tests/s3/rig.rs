@@ -9,7 +9,8 @@ use casemate_tests::client::Route;
 use casemate_tests::process::{nothing, run, wait_until};
 use casemate_tests::rig::{BUCKET, Lab, Options, Rig};
 use casemate_tests::s3::ceph::{CANARY, OWNER, READER, WRITER};
-use casemate_tests::s3::{blocking, refusal, versions};
+use casemate_tests::s3::{Login, blocking, refusal, versions};
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,6 +51,33 @@ fn a_recording_goes_on_into_the_bucket_and_is_locked_there() {
     check.args(["vault", "check", "--config"]).arg(lab.bastion.config());
     let done = run(&mut check, nothing(), PATIENCE).unwrap();
     assert_eq!(done.code(), 0, "{}{}", done.out(), done.err());
+
+    // An auditor reads it from there, with credentials that can do nothing else.
+    let source = format!("s3://{BUCKET}");
+    let replay = |verb: &[&str]| {
+        let login = Login::of(READER);
+        let mut command = Command::new(bins::path("casemate-replay").unwrap());
+        command.env("AWS_ENDPOINT_URL", s3.endpoint()).env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env("AWS_ACCESS_KEY_ID", login.access_key).env("AWS_SECRET_ACCESS_KEY", login.secret_key);
+        let vault = lab.vault();
+        command.args(verb).arg("--trust").arg(&vault.trust).arg("--json");
+        run(&mut command, nothing(), PATIENCE).unwrap()
+    };
+    assert!(wait_until(PATIENCE, || replay(&["ls", &source]).out().contains("\"closed\"")), "{}", lab.bastion.log());
+    let verdict = || {
+        let done = replay(&["verify", &source]);
+        let last = serde_json::from_str::<Value>(done.out().lines().last().unwrap()).unwrap();
+        (done.code(), last)
+    };
+    // Only that nobody vouches for the node's key keeps it from being clean.
+    let (code, last) = verdict();
+    assert_eq!((code, &last["altered"], &last["missing"]), (4, &0.into(), &0.into()), "{last}");
+    assert!(last["exceptions"].as_array().unwrap().is_empty() && last["storage"]["unlocked"] == 0, "{last}");
+    assert!(last["nodes"][0]["anchors"].to_string().contains("locked copy in s3://casemate"), "{last}");
+    // The owner may put a marker over evidence: it stays readable, and is told.
+    blocking(async { Ok(owner.delete_object().bucket(BUCKET).key(&key).send().await?) }).unwrap();
+    let (_, last) = verdict();
+    assert!(last["exceptions"].to_string().contains("delete marker") && last["missing"] == 0, "{last}");
 
     let lines = lab.lines().unwrap();
     assert!(
