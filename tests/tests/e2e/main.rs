@@ -6,6 +6,7 @@
 mod bad_input;
 mod catalogue;
 mod clients;
+mod cost;
 mod daemon;
 mod elided_files;
 mod figures;
