@@ -32,30 +32,32 @@ test: ## Run all tests (what CI runs)
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug $(CARGO) nextest run --locked --workspace $(ARGS)
 
-check: ## Format, lints, dependencies, documentation, import rules, example configurations
+check: ## Format, lints, dependencies, documentation, import rules, infrastructure, example configurations
 	@scripts/need cargo-deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	scripts/check-imports
+	scripts/check-infra
 	$(BUILD)
 	CASEMATE_BINS=$(TARGET)/debug scripts/check-examples
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
-demo: ## The whole story in a minute: a session, its proof, a forged byte
+demo: ## The whole story in a minute: sessions with ssh and psql, their proof, a forged bit
 	@scripts/need openssh-server openssh-client openssh-sftp-server
 	@$(BUILD) --release
 	@$(RELEASE)/casemate-rig demo
 
-rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=… POSTGRES=18|none]
-	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process] [POSTGRES=packaged|18|none]" >&2; exit 2; }
+rig: ## Start throwaway targets and a bastion under DIR=…, print KEY=VALUE lines [DURABILITY=… POSTGRES=18|none VAULT=s3 RETAIN=1d]
+	@test -n "$(DIR)" || { echo "usage: make rig DIR=directory [DURABILITY=strict|causal|process] [POSTGRES=packaged|18|none] [VAULT=dir|s3] [RETAIN=time]" >&2; exit 2; }
 	@CASEMATE_TOOLS=$(TARGET)/tools scripts/need openssh-server openssh-client openssh-sftp-server \
-	  $(if $(filter none,$(POSTGRES)),,postgresql $(if $(filter 18,$(POSTGRES)),postgresql-18)) >&2
+	  $(if $(filter none,$(POSTGRES)),,postgresql $(if $(filter 18,$(POSTGRES)),postgresql-18)) $(if $(filter s3,$(VAULT)),ceph) >&2
 	@$(BUILD) --release >&2
-	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)") $(if $(POSTGRES),--postgres "$(POSTGRES)")
+	@$(RELEASE)/casemate-rig start "$(DIR)" $(if $(DURABILITY),--durability "$(DURABILITY)") $(if $(POSTGRES),--postgres "$(POSTGRES)") \
+	  $(if $(VAULT),--vault "$(VAULT)") $(if $(RETAIN),--retain "$(RETAIN)")
 
 rig-stop: ## End exactly what `make rig DIR=…` started
 	@test -n "$(DIR)" || { echo "usage: make rig-stop DIR=directory" >&2; exit 2; }

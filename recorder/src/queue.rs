@@ -116,16 +116,16 @@ impl Queue {
     }
 
     /// Writes a session's few events at once, unless somebody is writing already or more has to be done than that.
-    pub(crate) fn jot(&self, session: &Arc<Shared>) -> bool {
+    pub(crate) fn jot(&self, session: &Arc<Shared>, now: Stamp) -> bool {
         let Some(journal) = self.journal.get().and_then(Weak::upgrade) else { return false };
         let Ok(mut journal) = journal.try_lock() else { return false };
-        let _turn = self.turn();
+        let _turn = self.turn(now);
         journal.jot(session)
     }
 
     /// Marks the beginning of a turn, up to when the guard is dropped. Whoever calls holds the journal.
-    pub(crate) fn turn(&self) -> TurnGuard<'_> {
-        self.stall.turn_begins(self.now().boot_us);
+    pub(crate) fn turn(&self, now: Stamp) -> TurnGuard<'_> {
+        self.stall.turn_begins(now.boot_us);
         TurnGuard(&self.stall)
     }
 

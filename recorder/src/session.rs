@@ -207,7 +207,8 @@ impl Session {
         let quiet = at.boot_us.saturating_sub(shared.last_us.swap(at.boot_us, Ordering::Relaxed)) >= QUIET_US;
         // Somebody waits for it and it is little: written here it is done before the journal's thread would be awake. What
         // comes thick and fast is cheaper in turns.
-        let jotted = quiet && watermark == Watermark::Written && wire.len() <= JOT_LEN_MAX && shared.queue.jot(shared);
+        let jotted =
+            quiet && watermark == Watermark::Written && wire.len() <= JOT_LEN_MAX && shared.queue.jot(shared, at);
         if !jotted && !shared.marked.swap(true, Ordering::SeqCst) {
             shared.queue.mark(Arc::clone(shared));
         }

@@ -26,8 +26,12 @@ use casemate_screen::safe::visible;
 const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \
 4 cannot decide (no trust file or one that its officers did not sign, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
 
+/// How a bucket is reached.
+const BUCKETS: &str = "A bucket is reached as other tools reach it: AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+AWS_REGION (us-east-1 without it), AWS_ENDPOINT_URL for a server that is not Amazon's, AWS_CA_BUNDLE for its certificate.";
+
 #[derive(Debug, Parser)]
-#[command(name = "casemate-replay", version, about = "Reads and verifies Casemate recordings, offline")]
+#[command(name = "casemate-replay", version, about = "Reads and verifies Casemate recordings, offline", after_help = BUCKETS)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -46,19 +50,19 @@ struct Arguments {
 enum Verb {
     /// List sessions by their start.
     Ls {
-        /// The vault: a directory.
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
     },
     /// Show what happened in a session: commands, refusals, results.
     Show {
-        /// The vault: a directory.
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
         /// A session's id, or the beginning of it.
         session: String,
     },
     /// Show a session as it looked. Keys: space pauses, . steps, + and - change the speed, arrows leap 10 s, q quits.
     Play {
-        /// The vault: a directory.
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
         /// A session's id, or the beginning of it.
         session: String,
@@ -83,7 +87,7 @@ enum Verb {
     },
     /// Write a session in a form that other programs read.
     Export {
-        /// The vault: a directory.
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
         /// A session's id, or the beginning of it.
         session: String,
@@ -100,7 +104,7 @@ enum Verb {
     /// Check that everything is here and unchanged.
     #[command(after_help = VERIFY_EXITS)]
     Verify {
-        /// The vault: a directory.
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
         /// A checkpoint that was kept outside the vault.
         #[arg(long, value_name = "FILE")]
@@ -121,10 +125,16 @@ enum Verb {
         /// The time of the verdict, RFC 3339 or microseconds since 1970; the present without it.
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         at: Option<u64>,
+        /// Look only at sessions that were opened at this time or later. Logs are read whole, and anchors before are not asked for.
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        since: Option<u64>,
+        /// Look only at sessions that were opened before this time.
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        until: Option<u64>,
     },
     /// Say what the vault costs those who keep it.
     Report {
-        /// The vault: a directory.
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
         /// What its retention costs a month in S3, in each storage class, and what 1 TB of it does.
         #[arg(long, required = true)]
@@ -166,6 +176,10 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
         Verb::Play { source, session, speed, goto, idle_limit, follow, spool, channel } => {
             let vault = Vault::open(&source)?;
             let spool = spool.as_deref();
+            if vault.bucket().is_some() && (follow || spool.is_some()) {
+                let what = "a bucket gets finished segments only: what is being recorded is followed on its node, in the directory";
+                return Err(ReplayError::Usage(what.to_owned()));
+            }
             let session = find(&vault, spool, &session)?;
             let options = play::Options { speed, idle_limit_us: idle_limit, goto, follow, spool, channel };
             play::run(&vault, session, &identities, &options, &mut out).map(|()| 0)
@@ -179,10 +193,22 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
             }
             .map(|()| 0)
         }
-        Verb::Verify { source, checkpoint, slip, state, textfile, sha256, at } => {
+        Verb::Verify { source, checkpoint, slip, state, textfile, sha256, at, since, until } => {
             let now_us = at.unwrap_or_else(now_us);
             let (checkpoints, slips) = (checkpoint, slip);
-            let options = Options { checkpoints, slips, state, trust, textfile, identities, sha256, json, now_us };
+            let options = Options {
+                checkpoints,
+                slips,
+                state,
+                trust,
+                textfile,
+                identities,
+                sha256,
+                json,
+                now_us,
+                since_us: since,
+                until_us: until,
+            };
             let outcome = Vault::open(&source).and_then(|vault| verify::run(&vault, &options, &mut out));
             match (&outcome, &options.textfile) {
                 // Otherwise the figures would go on to show the last run that came to a verdict.

@@ -24,6 +24,9 @@ pub enum ReplayError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A bucket could not be asked; the sentence says what to do.
+    #[error("{0}")]
+    Storage(String),
     /// A segment holds something that is not a block of it.
     #[error("{}, byte {offset}: {source}", shown(path))]
     Block {
@@ -58,7 +61,7 @@ impl ReplayError {
     /// Returns the exit status: 1 for evidence altered or missing, 2 for all else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Io { .. } => 2,
+            Self::Usage(_) | Self::Storage(_) | Self::Io { .. } => 2,
             Self::Block { .. } | Self::Chain { .. } | Self::Evidence { .. } => 1,
         }
     }

@@ -1,7 +1,7 @@
 //! Reads and verifies recordings, offline.
 //!
 //! Of the recorder it shares only what works on bytes in memory: the transcript format, the node log, the trust file.
-//! It opens no network connection and needs no key but public ones.
+//! It opens no network connection but to the bucket that it is asked about, and needs no key but public ones.
 
 pub mod cli;
 mod error;

@@ -1,7 +1,8 @@
 //! `ls`: the sessions of a vault by their start. A look, not a verdict: what it says is checked by `verify`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use casemate_recorder::transcript::block::{Block, BlockError, Kind};
@@ -11,6 +12,7 @@ use casemate_recorder::transcript::event::{Event, Field, Lane, Value, grant, ide
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::seal::{self, SIGNATURE_LEN};
 use casemate_recorder::transcript::wrap::{Identity, unwrap};
+use casemate_recorder::vault::segment_key;
 
 use crate::ReplayError;
 use crate::json::Object;
@@ -23,6 +25,15 @@ use casemate_screen::safe::visible;
 /// The last block of a transcript is at most this long: a statement and a signature.
 const END_LEN_MAX: u64 = 64 * 1024;
 
+/// It and the trailer are within this many bytes of the end.
+const TAIL_LEN: u64 = END_LEN_MAX + TRAILER_LEN as u64;
+
+/// HEAD and the events with which a session opens lie at its very beginning, within this many bytes.
+const BEGIN_LEN: u64 = 256 * 1024;
+
+/// Sessions that are looked at before their lines are written.
+const BATCH: usize = 256;
+
 /// Who and where, as far as it could be read.
 #[derive(Debug, Default)]
 struct Names {
@@ -34,12 +45,15 @@ struct Names {
 pub(crate) fn run(vault: &Vault, identities: &[Identity], json: bool, out: &mut dyn Write) -> Result<(), ReplayError> {
     let (mut sessions, sound) = logged_sessions(vault)?;
     sessions.sort_by_key(|logged| (logged.start_us, logged.session));
-    for logged in &sessions {
-        let mut buffer = Vec::new();
-        let names = names(vault, logged, identities, &mut buffer).unwrap_or_default();
-        let totals = totals(vault, logged);
-        let line = if json { json_line(logged, &names, totals) } else { text_line(logged, &names, totals) };
-        writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))?;
+    for batch in sessions.chunks(BATCH) {
+        let lines = vault.each(batch, |logged| {
+            let names = names(vault, logged, identities).unwrap_or_default();
+            let totals = totals(vault, logged);
+            if json { json_line(logged, &names, totals) } else { text_line(logged, &names, totals) }
+        });
+        for line in lines {
+            writeln!(out, "{line}").map_err(ReplayError::io("write to", Path::new("the output")))?;
+        }
     }
     if !sound {
         let _ = writeln!(io::stderr(), "casemate-replay: the vault does not hold together; see `verify`");
@@ -83,9 +97,17 @@ fn text_line(logged: &Logged, names: &Names, totals: Option<Totals>) -> String {
 }
 
 /// Reads identity and grant, which open a session's metadata; nothing where no identity opens it.
-fn names(vault: &Vault, logged: &Logged, identities: &[Identity], buffer: &mut Vec<u8>) -> Option<Names> {
-    let path = vault.segment(logged.session, 0);
-    let mut reader = SegmentReader::open(&path, buffer).ok()??;
+fn names(vault: &Vault, logged: &Logged, identities: &[Identity]) -> Option<Names> {
+    let mut buffer = Vec::new();
+    let path = vault.place(&segment_key(logged.session, 0));
+    let mut reader = match vault.bucket() {
+        None => SegmentReader::open(&path, &mut buffer).ok()??,
+        Some(bucket) => {
+            let first = vault.segment_versions(logged.session, 0).into_iter().next()?;
+            buffer = bucket.part(logged.session, 0, &first, &format!("bytes=0-{}", BEGIN_LEN - 1)).ok()?;
+            SegmentReader::loaded(path, first.bytes?, &mut buffer)
+        }
+    };
     let mut names = Names::default();
     let mut keys = LaneKeys::default();
     while let Ok(Some((_, block))) = reader.next_block() {
@@ -131,9 +153,16 @@ struct Totals {
 
 /// Reads how many events and stream bytes the end of the transcript states.
 fn totals(vault: &Vault, logged: &Logged) -> Option<Totals> {
-    let path = vault.segment(logged.session, logged.last_segment?);
-    let bytes = last_block(&path).ok()??;
-    let block = Block::parse(&bytes).ok()?;
+    let (session, no) = (logged.session, logged.last_segment?);
+    let tail = match vault.bucket() {
+        None => tail_of(&vault.place(&segment_key(session, no))).ok()??,
+        Some(bucket) => {
+            let first = vault.segment_versions(session, no).into_iter().next()?;
+            (first.bytes?, bucket.part(session, no, &first, &format!("bytes=-{TAIL_LEN}")).ok()?)
+        }
+    };
+    let bytes = last_block(tail.0, &tail.1)?;
+    let block = Block::parse(bytes).ok()?;
     let (statement, _) = block.payload.split_last_chunk::<SIGNATURE_LEN>()?;
     match block.header.kind {
         Kind::Close => {
@@ -152,21 +181,24 @@ fn sum(numbers: &[u64]) -> u64 {
     numbers.iter().fold(0, |sum, number| sum.saturating_add(*number))
 }
 
-/// Reads the block between INDEX and trailer, without the rest of the file.
-fn last_block(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// Reads the end of a segment file, and returns its whole length too.
+fn tail_of(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     if !std::fs::symlink_metadata(path)?.is_file() {
         return Ok(None);
     }
-    let mut file = File::open(path)?;
-    let end = file.seek(SeekFrom::End(-(TRAILER_LEN as i64)))?;
-    let mut trailer = [0; TRAILER_LEN];
-    file.read_exact(&mut trailer)?;
-    let start = parse_trailer(&trailer).and_then(|(offset, len)| offset.checked_add(len.into()));
-    let Some(len) = start.and_then(|start| end.checked_sub(start)).filter(|len| *len <= END_LEN_MAX) else {
-        return Ok(None);
-    };
-    file.seek(SeekFrom::Start(end - len))?;
-    let mut bytes = vec![0; len as usize];
-    file.read_exact(&mut bytes)?;
-    Ok(Some(bytes))
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let from = len.saturating_sub(TAIL_LEN);
+    let mut bytes = vec![0; (len - from) as usize];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(Some((len, bytes)))
+}
+
+/// Finds the block between INDEX and trailer in the end of a segment of `len` bytes.
+fn last_block(len: u64, tail: &[u8]) -> Option<&[u8]> {
+    let (rest, trailer) = tail.split_last_chunk::<TRAILER_LEN>()?;
+    let (offset, index_len) = parse_trailer(trailer)?;
+    let end = len.checked_sub(TRAILER_LEN as u64)?;
+    let block_len = end.checked_sub(offset.checked_add(index_len.into())?).filter(|len| *len <= END_LEN_MAX)?;
+    rest.get(rest.len().checked_sub(usize::try_from(block_len).ok()?)?..)
 }

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use casemate_recorder::transcript::block::{Block, BlockError, HEADER_LEN, Header, Kind, SessionId};
@@ -15,29 +16,32 @@ use casemate_recorder::transcript::event::{Entry, Lane};
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::transcript::seal::{Close, Recovered, SIGNATURE_LEN, decode_statement};
 use casemate_recorder::transcript::wrap::{Identity, UnwrapError, unwrap};
+use casemate_recorder::vault::s3::Standing;
+use casemate_recorder::vault::segment_key;
 
 use crate::ReplayError;
-use crate::vault::Vault;
+use crate::vault::{Vault, Version};
 
 /// How much is read from a file at once: large enough to be rare, small enough to stay in the cache while it is hashed.
 const READ_LEN: usize = 256 * 1024;
 
-/// The blocks of one segment file, one after the other, through a buffer that is used again.
+/// The blocks of one segment, one after the other, through a buffer that is used again.
 #[derive(Debug)]
 pub struct SegmentReader<'b> {
-    file: File,
+    /// What is read on from; nothing where the buffer holds the whole segment.
+    file: Option<File>,
     path: PathBuf,
     len: u64,
     buffer: &'b mut Vec<u8>,
     /// The part of the buffer that is read and not yet handed out.
     start: usize,
     end: usize,
-    /// Offset in the file of the byte at `start`.
+    /// Offset in the segment of the byte at `start`.
     offset: u64,
 }
 
 impl<'b> SegmentReader<'b> {
-    /// Opens a segment; `None` where there is no such file.
+    /// Opens a segment file; `None` where there is none.
     ///
     /// # Errors
     /// It is not a plain file, or cannot be opened.
@@ -50,7 +54,57 @@ impl<'b> SegmentReader<'b> {
             return Err(Self::block_error(path, 0, BlockError::Header("not a plain file")));
         }
         let file = File::open(path).map_err(ReplayError::io("open", path))?;
-        Ok(Some(Self { file, path: path.to_owned(), len: found.len(), buffer, start: 0, end: 0, offset: 0 }))
+        Ok(Some(Self {
+            file: Some(file),
+            path: path.to_owned(),
+            len: found.len(),
+            buffer,
+            start: 0,
+            end: 0,
+            offset: 0,
+        }))
+    }
+
+    /// Reads a segment that lies in the buffer already, whole or from its beginning; `len` is that of the whole.
+    pub(crate) fn loaded(path: PathBuf, len: u64, buffer: &'b mut Vec<u8>) -> Self {
+        let end = buffer.len();
+        Self { file: None, path, len, buffer, start: 0, end, offset: 0 }
+    }
+
+    /// Opens a version of a segment, and says what the server says of it; `None` where there is none.
+    ///
+    /// # Errors
+    /// It is not a plain file, or cannot be read.
+    pub(crate) fn open_version(
+        vault: &Vault,
+        session: SessionId,
+        segment_no: u32,
+        version: &Version,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<Option<(Self, Option<Standing>)>, ReplayError> {
+        let place = vault.place(&segment_key(session, segment_no));
+        let Some(bucket) = vault.bucket() else {
+            return Ok(Self::open(&place, buffer)?.map(|reader| (reader, None)));
+        };
+        let standing = bucket.segment(session, segment_no, version, buffer)?;
+        let len = buffer.len() as u64;
+        Ok(standing.map(|standing| (Self::loaded(place, len, buffer), Some(standing))))
+    }
+
+    /// Opens a segment: of a name that stands for several, what was put there first. Whether that is the right one, the log
+    /// says, and `verify`.
+    ///
+    /// # Errors
+    /// It is not a plain file, or cannot be read.
+    pub(crate) fn open_first(
+        vault: &Vault,
+        session: SessionId,
+        segment_no: u32,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<Option<Self>, ReplayError> {
+        let Some(first) = vault.segment_versions(session, segment_no).into_iter().next() else { return Ok(None) };
+        let opened = Self::open_version(vault, session, segment_no, &first, buffer)?;
+        Ok(opened.map(|(reader, _)| reader))
     }
 
     /// Goes to a block that begins at `offset`. Only for a reader that has read nothing yet.
@@ -58,7 +112,10 @@ impl<'b> SegmentReader<'b> {
     /// # Errors
     /// The file cannot be read.
     pub fn skip_to(&mut self, offset: u64) -> Result<(), ReplayError> {
-        self.file.seek(SeekFrom::Start(offset)).map_err(ReplayError::io("read", &self.path))?;
+        match &mut self.file {
+            Some(file) => drop(file.seek(SeekFrom::Start(offset)).map_err(ReplayError::io("read", &self.path))?),
+            None => self.start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.end),
+        }
         self.offset = offset;
         Ok(())
     }
@@ -90,6 +147,7 @@ impl<'b> SegmentReader<'b> {
     /// Reads on until `need` bytes are buffered or the file ends.
     fn fill(&mut self, need: usize) -> Result<(), ReplayError> {
         while self.end - self.start < need {
+            let Some(file) = &mut self.file else { return Ok(()) };
             if self.start > 0 {
                 self.buffer.copy_within(self.start..self.end, 0);
                 self.end -= self.start;
@@ -100,7 +158,7 @@ impl<'b> SegmentReader<'b> {
                 self.buffer.resize(need.max(READ_LEN), 0);
             }
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-            match self.file.read(room).map_err(ReplayError::io("read", &self.path))? {
+            match file.read(room).map_err(ReplayError::io("read", &self.path))? {
                 0 => return Ok(()),
                 read => self.end += read,
             }
@@ -183,6 +241,8 @@ pub struct Transcript {
     session: SessionId,
     keys: LaneKeys,
     paths: Vec<PathBuf>,
+    /// A copy of what was fetched, and where in it each segment begins: it is read in the order of events, lane by lane.
+    copy: Option<(File, Vec<u64>)>,
     lanes: [Vec<BlockRef>; 3],
 }
 
@@ -197,9 +257,24 @@ impl Transcript {
         let mut chain = Chain::new(session);
         let mut found: Option<Self> = None;
         let mut end = End::Open;
+        let mut copy = match vault.bucket() {
+            // It has no name, so nothing of it stays; and what is encrypted in the bucket is encrypted in it.
+            Some(_) => Some((
+                tempfile::tempfile().map_err(ReplayError::io("make room in", &std::env::temp_dir()))?,
+                Vec::new(),
+            )),
+            None => None,
+        };
+        let mut copied = 0;
         for segment_no in 0.. {
-            let path = vault.segment(session, segment_no);
-            let Some(mut reader) = SegmentReader::open(&path, &mut buffer)? else { break };
+            let path = vault.place(&segment_key(session, segment_no));
+            let Some(mut reader) = SegmentReader::open_first(vault, session, segment_no, &mut buffer)? else { break };
+            if let Some((file, bases)) = &mut copy {
+                let whole = reader.buffered(usize::MAX);
+                file.write_all(whole).map_err(ReplayError::io("copy to", &std::env::temp_dir()))?;
+                bases.push(copied);
+                copied += whole.len() as u64;
+            }
             if segment_no > 0 {
                 chain.next_segment();
             }
@@ -226,10 +301,11 @@ impl Transcript {
             }
         }
         let mut found = found.ok_or_else(|| {
-            let place = vault.shown(&vault.segment(session, 0));
+            let place = segment_key(session, 0);
             ReplayError::evidence(place, "is not in this vault: the session is live, pending or missing; see `verify`")
         })?;
         found.end = end;
+        found.copy = copy;
         Ok(found)
     }
 
@@ -242,6 +318,7 @@ impl Transcript {
             start_us,
             session,
             paths: Vec::new(),
+            copy: None,
             lanes: [Vec::new(), Vec::new(), Vec::new()],
         }
     }
@@ -308,20 +385,25 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     /// Decodes the next block with events, if none are left of the last one.
-    fn refill(&mut self, paths: &[PathBuf], keys: &LaneKeys) -> Result<(), ReplayError> {
+    fn refill(&mut self, transcript: &Transcript) -> Result<(), ReplayError> {
         while self.run.is_empty() {
             let Some(place) = self.blocks.next() else { return Ok(()) };
-            let Some(path) = paths.get(place.segment_no as usize) else { return Ok(()) };
-            let mut file = match self.file.take() {
-                Some((segment_no, file)) if segment_no == place.segment_no => file,
-                _ => File::open(path).map_err(ReplayError::io("open", path))?,
-            };
+            let Some(path) = transcript.paths.get(place.segment_no as usize) else { return Ok(()) };
             let mut bytes = vec![0; place.len as usize];
-            file.seek(SeekFrom::Start(place.offset)).map_err(ReplayError::io("read", path))?;
-            file.read_exact(&mut bytes).map_err(ReplayError::io("read", path))?;
-            self.file = Some((place.segment_no, file));
+            if let Some((copy, bases)) = &transcript.copy {
+                let base = bases.get(place.segment_no as usize).copied().unwrap_or_default();
+                copy.read_exact_at(&mut bytes, base + place.offset)
+                    .map_err(ReplayError::io("read the copy of", path))?;
+            } else {
+                let file = match self.file.take() {
+                    Some((segment_no, file)) if segment_no == place.segment_no => file,
+                    _ => File::open(path).map_err(ReplayError::io("open", path))?,
+                };
+                file.read_exact_at(&mut bytes, place.offset).map_err(ReplayError::io("read", path))?;
+                self.file = Some((place.segment_no, file));
+            }
             let bad = |source| ReplayError::Block { path: path.clone(), offset: place.offset, source };
-            self.run = events(&Block::parse(&bytes).map_err(bad)?, keys).map_err(bad)?.into();
+            self.run = events(&Block::parse(&bytes).map_err(bad)?, &transcript.keys).map_err(bad)?.into();
         }
         Ok(())
     }
@@ -341,7 +423,7 @@ pub struct Events<'a> {
 impl Events<'_> {
     fn step(&mut self) -> Result<Option<(u64, Entry)>, ReplayError> {
         for cursor in &mut self.cursors {
-            cursor.refill(&self.transcript.paths, &self.transcript.keys)?;
+            cursor.refill(self.transcript)?;
         }
         let first = self.cursors.iter_mut().filter(|cursor| !cursor.run.is_empty());
         let first = first.min_by_key(|cursor| cursor.run.front().map(|(_, entry)| entry.seq));

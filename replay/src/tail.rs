@@ -13,6 +13,7 @@ use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event::{Body, Entry, Event};
 use casemate_recorder::transcript::head::{Head, Protocol};
 use casemate_recorder::transcript::wrap::Identity;
+use casemate_recorder::vault::segment_key;
 
 use crate::ReplayError;
 use crate::reader::{SegmentReader, open_keys};
@@ -57,6 +58,8 @@ pub(crate) struct Tail<'v> {
     /// Whether gaps are left as they are: nothing more will be read.
     finishing: bool,
     buffer: Vec<u8>,
+    /// The segment that the buffer holds whole, where it was fetched.
+    fetched: Option<u32>,
 }
 
 impl<'v> Tail<'v> {
@@ -81,6 +84,7 @@ impl<'v> Tail<'v> {
             next_seq: 0,
             finishing: false,
             buffer: Vec::new(),
+            fetched: None,
         }
     }
 
@@ -138,12 +142,23 @@ impl<'v> Tail<'v> {
 
     /// Opens a segment, and says whether it may still grow.
     fn open<'b>(
-        &self,
+        &mut self,
         session: SessionId,
         segment_no: u32,
         buffer: &'b mut Vec<u8>,
     ) -> Result<Option<(SegmentReader<'b>, bool)>, ReplayError> {
-        let stored = self.vault.segment(session, segment_no);
+        let stored = self.vault.place(&segment_key(session, segment_no));
+        if self.vault.bucket().is_some() {
+            // It is visited many times and does not change.
+            if self.fetched == Some(segment_no) {
+                let len = buffer.len() as u64;
+                return Ok(Some((SegmentReader::loaded(stored, len, buffer), false)));
+            }
+            self.fetched = None;
+            let opened = SegmentReader::open_first(self.vault, session, segment_no, buffer)?;
+            self.fetched = opened.is_some().then_some(segment_no);
+            return Ok(opened.map(|reader| (reader, false)));
+        }
         let part = self.spool.map(|spool| part_path(spool, session, segment_no));
         // A segment moves from the spool into the vault: what is in neither may be on its way, so the vault comes again.
         let places = [Some((&stored, false)), part.as_ref().map(|part| (part, true)), Some((&stored, false))];
@@ -159,8 +174,9 @@ impl<'v> Tail<'v> {
         let (session, segment_no) = (self.chain.session(), self.chain.segment_no());
         let Some((mut reader, live)) = self.open(session, segment_no, buffer)? else {
             // Unless it moved between two looks.
-            let nowhere = segment_no == 0 && !self.vault.segment(session, segment_no).exists();
-            return if nowhere { Err(is_nowhere(self.vault, session)) } else { Ok(()) };
+            let moved = self.vault.bucket().is_none() && self.vault.place(&segment_key(session, segment_no)).exists();
+            let nowhere = segment_no == 0 && !moved;
+            return if nowhere { Err(is_nowhere(session)) } else { Ok(()) };
         };
         let path = reader.path().to_owned();
         reader.skip_to(self.offset)?;
@@ -217,7 +233,7 @@ impl<'v> Tail<'v> {
                 self.offset = 0;
             }
             None if live => {}
-            None => return Err(ReplayError::evidence(self.vault.shown(&path), "does not end with a trailer")),
+            None => return Err(ReplayError::evidence(segment_key(session, segment_no), "does not end with a trailer")),
         }
         Ok(())
     }
@@ -231,8 +247,8 @@ fn cost(event: &Event) -> usize {
         }
 }
 
-fn is_nowhere(vault: &Vault, session: SessionId) -> ReplayError {
-    let place = vault.shown(&vault.segment(session, 0));
+fn is_nowhere(session: SessionId) -> ReplayError {
+    let place = segment_key(session, 0);
     let what = "is not in this vault: the session is live (on its node, `--spool DIR` reads it), pending or missing";
     ReplayError::evidence(place, what)
 }

@@ -8,11 +8,6 @@ pub(crate) fn rfc3339(wall_us: u64) -> String {
     format!("{:.6}", timestamp.unwrap_or(Timestamp::MAX))
 }
 
-/// Returns the UTC day of microseconds since 1970 as `2026/11/22`, the way a vault's directories are named.
-pub(crate) fn day_path(wall_us: u64) -> String {
-    rfc3339(wall_us).get(..10).unwrap_or_default().replace('-', "/")
-}
-
 /// Shows a length of time in the largest unit that leaves a sensible number.
 pub(crate) fn length(us: u64) -> String {
     match us / 1_000_000 {
@@ -69,7 +64,6 @@ mod tests {
     #[test]
     fn times_are_shown_in_utc() {
         assert_eq!(rfc3339(1_763_769_600_000_001), "2025-11-22T00:00:00.000001Z");
-        assert_eq!(day_path(1_763_769_599_999_999), "2025/11/21");
         assert_eq!(rfc3339(u64::MAX).get(..4), Some("9999"));
         assert_eq!(offset(3_661_001_000), "1:01:01.001");
         assert_eq!([999, 1_250, 61_950_000].map(duration), ["999 µs", "1.2 ms", "61.9 s"]);

@@ -1,11 +1,15 @@
 """The log of one node, rebuilt from its entry bundles and held against every checkpoint there is (§8)."""
 
 import re
+from datetime import datetime
 from hashlib import sha256
+from uuid import UUID
 
 from forms import U8, U32, U64, Altered, Checkpoint, cbor, fields, fits, need
 
-BOOT, HEARTBEAT, OPEN, SEGMENT, HEADS, CLOSE, RECOVERED = range(7)
+BOOT, HEARTBEAT, OPEN, SEGMENT, HEADS, CLOSE, RECOVERED, STORED = range(8)
+RETIRED, LEGAL_HOLD = 9, 12
+HOLD = b"casemate-hold-v1"
 WIDTH = 256
 ENDED = {1: 16, 2: U8, 3: U64, 4: U64, 5: 32, 6: U32, 7: list}
 LEAF_FIELDS = {
@@ -16,7 +20,10 @@ LEAF_FIELDS = {
     HEADS: {3: U64, 4: list},
     CLOSE: ENDED,
     RECOVERED: ENDED | {8: U64, 9: 16},
+    STORED: {1: 16, 2: U32, 3: U64, 4: str, 5: str, 6: 32, 7: U8, 8: U64},
+    RETIRED: {1: 16, 3: U64},
     11: {1: 16, 2: str, 3: U64},
+    LEGAL_HOLD: {1: 16, 2: range(2), 3: U64, 4: str, 5: str},
 }
 LISTED = {HEADS: (4, [16, U64, 32, U64]), CLOSE: (7, [U32, U64, 32, 32]), RECOVERED: (7, [U32, U64, 32, 32])}
 
@@ -28,8 +35,9 @@ def node_hash(left, right):
 class Log:
     """What the log says, and what is wrong with it."""
 
-    def __init__(self, name, files, trust, kept):
+    def __init__(self, name, files, trust, kept, board):
         self.name, self.findings, self.doubts, self.anchors, self.broken_below = name, [], [], [], 0
+        self.board = board
         self.trust, self.listed = trust, trust is not None and name in trust.keys
         heads = [(path, self.note(path, data), None) for path, data in files.items() if path.startswith("cp/")]
         heads = [head for head in heads if head[1]]
@@ -108,7 +116,7 @@ class Log:
     def sort_leaves(self):
         """Sorts the leaves by session; each is opened once, under the next ordinal, and nothing is said of another."""
         self.opened, self.segments, self.ends, self.heads = {}, {}, {}, {}
-        self.boots, self.boot_keys = [], {}
+        self.boots, self.boot_keys, self.stored, self.retired, self.holds = [], {}, {}, set(), {}
         for index, leaf in enumerate(self.leaves):
             try:
                 self.sort_leaf(index, leaf)
@@ -142,6 +150,33 @@ class Log:
                 need(point[0] >= points[-1][0] and (not end or point[:2] == [end[4], end[5]]), "a transcript went back")
                 points.append(point)
 
+        elif kind == STORED:
+            logged = self.segments.get(leaf[1], {}).get(leaf[2])
+            need(logged and logged[8] == leaf[6], "a segment is stored that was not logged so")
+            self.stored.setdefault((leaf[1], leaf[2]), leaf[4])
+        elif kind == RETIRED:
+            self.retired.add(leaf[1])
+            need(leaf[1] in self.ends, "retires a session that has not ended")
+        elif kind == LEGAL_HOLD:
+            self.hold(leaf)
+            need(leaf[1] in self.opened, "holds a session that is not open")
+
+    def hold(self, leaf):
+        """A hold stands from the leaf that sets it until two officers order, later than it was set, that it be lifted."""
+        session, set_it, wall_us, text, signatures = (leaf[key] for key in range(1, 6))
+        verb, named, time_us = hold_order(text) or ("", "", wall_us)
+        if set_it:
+            time_us = time_us if verb == "set" else wall_us
+            self.holds[session] = max(time_us, self.holds.get(session, 0))
+        elif verb == "lift" and named == str(UUID(bytes=session)) and time_us > self.holds.get(session, -1):
+            if self.board and len(self.board.signers_of(text.encode(), signatures.encode(), HOLD, time_us)) >= 2:
+                self.holds.pop(session, None)
+
+    def may_be_gone(self, session, now_us):
+        """Whether the log's word that a session was retired has proof: an anchor is newer than it had to be kept."""
+        until_us = self.opened[session][1][8]
+        return session not in self.holds and any(until_us <= self.walls[size] <= now_us for size in self.anchors)
+
     def boot_before(self, index):
         return max((boot for boot in self.boots if boot[0] < index), default=(0, None))[1]
 
@@ -169,6 +204,15 @@ class Log:
             if anchor.session and self.opened.get(anchor.session, (head.size,))[0] >= head.size:
                 self.findings.append("a slip is for a session that the log does not know by then")
             self.anchors.append(head.size)
+        return None
+
+
+def hold_order(text):
+    """Verb, session and time of an order about a hold; nothing where the text is none."""
+    match = re.fullmatch(r"casemate-hold-v1 (set|lift) (\S+) (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)\n?", text, re.ASCII)
+    try:
+        return match and (match[1], match[2], int(datetime.fromisoformat(match[3]).timestamp()) * 1_000_000)
+    except ValueError:
         return None
 
 

@@ -49,21 +49,23 @@ class Trust:
                 if len(key) != 33 or key[0] != 1 or key_id(name, key[1:]).hex() != ident:
                     raise ValueError("node.key is not NAME+ID+KEY")
                 self.keys.setdefault(name, []).append((key[1:], *period(node)))
-            self.signers = self.signed(text, Path(f"{path}.sig"))
+            beside = Path(f"{path}.sig")
+            signatures = beside.read_bytes() if beside.is_file() else b""
+            self.signers = self.signers_of(text, signatures, NAMESPACE, self.issued_us)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Usage(f"{path} is no trust file: {error}") from None
 
-    def signed(self, text, path):
-        """The names of the officers whose signatures over the file count."""
+    def signers_of(self, text, signatures, namespace, at_us):
+        """The names of the officers whose signatures over the text count at that time."""
         known = {}
         for officer in self.officers:
             start, end = period(officer)
-            if start <= self.issued_us and (end is None or self.issued_us < end):
+            if start <= at_us and (end is None or at_us < end):
                 known[base64.b64decode(officer["key"].split()[1], validate=True)] = officer["name"]
         signers = set()
-        for armoured in ARMOUR.findall(path.read_bytes()) if path.is_file() else ():
+        for armoured in ARMOUR.findall(signatures):
             try:
-                key = sshsig(base64.b64decode(armoured), text)
+                key = sshsig(base64.b64decode(armoured), text, namespace)
             except (ValueError, KeyError, IndexError, struct.error, InvalidSignature, UnsupportedAlgorithm):
                 continue
             if key in known:
@@ -112,12 +114,12 @@ def string(data):
     return struct.pack(">I", len(data)) + data
 
 
-def sshsig(blob, message):
+def sshsig(blob, message, wanted):
     """The public key that signed the message, in SSH's encoding; an error where none did, or none that may."""
     if blob[:10] != b"SSHSIG\0\0\0\1":
         raise ValueError("not SSHSIG")
     key, namespace, reserved, digest, signature = strings(blob[10:])
-    if namespace != NAMESPACE or digest not in (b"sha256", b"sha512"):
+    if namespace != wanted or digest not in (b"sha256", b"sha512"):
         raise ValueError("another namespace or hash")
     hashed = new_hash(digest.decode(), message).digest()
     check(key, signature, b"SSHSIG" + b"".join(map(string, (namespace, reserved, digest, hashed))))

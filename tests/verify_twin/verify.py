@@ -46,8 +46,14 @@ class Session:
             return "altered", str(error), False
         except (TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
             return "altered", f"has other fields than FORMAT.md gives it ({error!r})", False
-        if absent:
-            late = self.log.walls[-1] - min(leaf[3] for leaf in absent) > PENDING_US
+        if absent and self.session in self.log.retired:
+            proven = self.log.may_be_gone(self.session, now_us)
+            return "retired" if proven else "missing", "the log says that it was deleted on purpose", proven
+        gone = [leaf for leaf in absent if (self.session, leaf[2]) not in self.log.stored]
+        if absent and not gone:
+            return "pending", f"stored in {self.log.stored[self.session, absent[0][2]]}, not here", True
+        if gone:
+            late = self.log.walls[-1] - min(leaf[3] for leaf in gone) > PENDING_US
             return "missing" if late else "pending", "a segment is logged and not in this vault", True
         if not self.anchored:
             return "unanchored", "no anchor covers its end in the log", False
@@ -139,7 +145,8 @@ def judge(root, trust, kept, now_us):
     """Verifies one vault; returns the lines to print, the last one with the verdict."""
     vault, lines, tally, exception, unanchored = Vault(root), [], {}, False, False
     findings, doubts = vault.findings, []
-    logs = [Log(name, files, trust, [one for one in kept if one.origin == name])
+    board = trust if trust and not trust.doubts(now_us) else None
+    logs = [Log(name, files, trust, [one for one in kept if one.origin == name], board)
             for name, files in sorted(vault.logs.items())]
     findings += [f"the log of {one.origin} is gone" for one in kept if one.origin not in vault.logs]
     doubts += trust.doubts(now_us) if trust else ["no trust file was given"]

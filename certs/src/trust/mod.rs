@@ -6,6 +6,7 @@
 //! verdict.
 
 mod file;
+mod hold;
 mod officer;
 mod prose;
 mod read;
@@ -17,6 +18,7 @@ mod write;
 use std::time::Duration;
 
 pub use file::{Fingerprint, TrustDoubt, TrustFile, signature_file};
+pub use hold::{HOLD_NAMESPACE, HOLD_QUORUM, HoldOrder};
 pub use officer::{Officer, OfficerKey, OfficerKeyError};
 pub use prose::{sign_text, summary};
 pub use recipient::{AgeKey, AgeKeyError, Recipient, RecipientDuty};

@@ -54,9 +54,14 @@ pub struct Tally {
 impl Tally {
     /// Counts the signatures over a file, as of `time_us` (microseconds since 1970).
     pub fn count(board: &Board, time_us: u64, file: &[u8], signatures: &str) -> Self {
+        Self::count_in(NAMESPACE, board, time_us, file, signatures)
+    }
+
+    /// Counts the signatures over something else that officers sign, made for `namespace`.
+    pub(super) fn count_in(namespace: &str, board: &Board, time_us: u64, file: &[u8], signatures: &str) -> Self {
         let mut tally = Self::default();
         for (line, block) in blocks(signatures) {
-            let judged = block.and_then(|text| judge(board, time_us, file, &text));
+            let judged = block.and_then(|text| judge(namespace, board, time_us, file, &text));
             match judged {
                 Ok(signer) if tally.signers.iter().any(|known| known.name == signer.name) => {
                     let why = format!("is a second one by {}, who counts once", signer.name);
@@ -118,10 +123,10 @@ fn blocks(text: &str) -> Vec<(usize, Result<String, String>)> {
     found
 }
 
-fn judge(board: &Board, time_us: u64, file: &[u8], block: &str) -> Result<Signer, String> {
+fn judge(namespace: &str, board: &Board, time_us: u64, file: &[u8], block: &str) -> Result<Signer, String> {
     let signature = SshSig::from_pem(block).map_err(|error| format!("is no SSH signature: {error}; copy it whole"))?;
-    if signature.namespace() != NAMESPACE {
-        return Err(format!("was made for {:?}; sign with -n {NAMESPACE}", signature.namespace()));
+    if signature.namespace() != namespace {
+        return Err(format!("was made for {:?}; sign with -n {namespace}", signature.namespace()));
     }
     let fingerprint = fingerprint(signature.public_key());
     let officer = board
@@ -137,7 +142,7 @@ fn judge(board: &Board, time_us: u64, file: &[u8], block: &str) -> Result<Signer
     check_algorithm(signature.public_key(), signature.signature())
         .map_err(|what| format!("is by {name} and {what}; sign again"))?;
     PublicKey::from(signature.public_key().clone())
-        .verify(NAMESPACE, file, &signature)
+        .verify(namespace, file, &signature)
         .map_err(|_| format!("is by {name}, over another file than this; have the file as it is signed again"))?;
     Ok(Signer { name: name.clone(), fingerprint })
 }

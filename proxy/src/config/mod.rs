@@ -30,7 +30,7 @@ pub use forwards::Forwards;
 pub use keys::{Objection, load_private_key, parse_public_key};
 pub use operation::{AlertCommand, LogFormat};
 pub use parse::{is_name, split_address};
-pub use postgres::{Password, PgAuth, PgFront, PgService, PgTls, Results};
+pub use postgres::{PgAuth, PgFront, PgService, PgTls, Results};
 pub use vault::VaultConfig;
 
 /// Everything the daemon is told, after validation.

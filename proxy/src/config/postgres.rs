@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::keys::Objection;
 use super::parse::Parser;
 use super::{Listen, Role, TargetAuth};
+use crate::pg::auth::target::Password;
 use crate::pg::tls::{ClientAuthority, MinVersion, Mode, ServerTls, TargetTls, day};
 
 /// The longest name of a database (pg_config_manual.h, `NAMEDATALEN`).
@@ -153,9 +154,6 @@ pub struct PgAuth {
     pub password: Option<Password>,
 }
 
-/// A password towards a target. Has no `Debug`, and is wiped when the last holder drops it.
-pub type Password = Arc<Zeroizing<String>>;
-
 /// Opens a password file: an age file that is encrypted to the node's state key.
 pub(super) fn load_password(file: &Path, state: Option<&Identity>) -> Result<Password, Objection> {
     let shown = file.display();
@@ -174,7 +172,7 @@ pub(super) fn load_password(file: &Path, state: Option<&Identity>) -> Result<Pas
         state.open(&bytes).map_err(|error| objection(format!("{shown} is no secret of this node: {error}"), again))?;
     let text = std::str::from_utf8(&plain).ok().map(|text| text.trim_end_matches(['\r', '\n']));
     match text.filter(|text| !text.is_empty() && !text.contains(['\0', '\n'])) {
-        Some(text) => Ok(Arc::new(Zeroizing::new(text.to_owned()))),
+        Some(text) => Ok(Password::new(Zeroizing::new(text.to_owned()))),
         None => Err(objection(format!("{shown} holds no password: not one line of text"), again)),
     }
 }

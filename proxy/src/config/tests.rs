@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use super::*;
 use casemate_recorder::Proven;
 use casemate_recorder::transcript::wrap::Identity;
+use casemate_recorder::vault::s3::{Checksum, LockMode, ServerSideEncryption, Settings};
 
 use crate::testing::{ALICE, BOB, Home, SAMPLE, WEB1, chmod};
 
@@ -599,4 +600,81 @@ fn mistakes_about_postgresql_get_their_remedy() {
     // Without a state key nothing that is encrypted to it can be opened.
     let found = problems(&home, &format!("{SAMPLE}{target}"));
     assert!(found.iter().any(|problem| problem.what.contains("without state_key")), "{found:?}");
+}
+
+/// The sample with one bucket behind its vault.
+fn with_bucket(lines: &str) -> String {
+    SAMPLE.replacen("[limits]", &format!("[[vault.s3]]\n{lines}\n\n[limits]"), 1)
+}
+
+#[test]
+fn a_bucket_has_defaults_and_every_setting_is_taken() {
+    let home = Home::new();
+    let config = home.load(&with_bucket("name = \"basel\"\nbucket = \"evidence\"")).unwrap();
+    let expected = Settings { name: "basel".into(), bucket: "evidence".into(), ..Settings::default() };
+    assert_eq!(config.vault.s3, [expected]);
+    assert_eq!(config.vault.segment_age(), Duration::from_secs(60));
+
+    std::fs::write(home.path("keys/s3"), "[default]\n").unwrap();
+    chmod(&home.path("keys/s3"), 0o600);
+    let lines = "name = \"basel\"\nbucket = \"evidence\"\nregion = \"eu\"\nendpoint = \"https://s3.example.com:8443\"\n\
+                 path_style = false\nprefix = \"/a/b/\"\nowner = \"1\"\nmode = \"governance\"\nstorage_class = \"STANDARD_IA\"\n\
+                 encryption = \"aws:kms\"\nkms_key = \"k\"\nchecksum = \"md5\"\ncredentials = \"keys/s3\"\nca = \"keys/s3\"\n\
+                 profile = \"writer\"\ncanary_profile = \"canary\"\ntimeout = \"5s\"";
+    let config = home.load(&with_bucket(lines)).unwrap_or_else(|error| panic!("{error}"));
+    let text = |text: &str| Some(text.to_owned());
+    let expected = Settings {
+        name: "basel".into(),
+        bucket: "evidence".into(),
+        prefix: "a/b/".into(),
+        region: text("eu"),
+        endpoint: text("https://s3.example.com:8443"),
+        path_style: Some(false),
+        owner: text("1"),
+        mode: LockMode::Governance,
+        storage_class: text("STANDARD_IA"),
+        encryption: Some(ServerSideEncryption::Kms(text("k"))),
+        checksum: Checksum::Md5,
+        ca: Some(home.path("keys/s3")),
+        credentials: Some(home.path("keys/s3")),
+        profile: text("writer"),
+        timeout: Some(Duration::from_secs(5)),
+        canary_profile: text("canary"),
+    };
+    assert_eq!(config.vault.s3, [expected]);
+}
+
+#[test]
+fn what_is_wrong_with_a_bucket_is_told_with_what_to_do() {
+    let home = Home::new();
+    std::fs::write(home.path("keys/open"), "").unwrap();
+    chmod(&home.path("keys/open"), 0o644);
+    for (line, words) in [
+        ("name = \"Basel\"", ["no such name", "lower-case"]),
+        ("bucket = \"a/b\"", ["no such name", "lower-case"]),
+        ("bucket = \"\"", ["no such name", "63"]),
+        ("endpoint = \"http://10.0.0.1\"", ["plain HTTP", "https://"]),
+        ("endpoint = \"s3.example.com\"", ["no address of a server", "https://HOST"]),
+        ("endpoint = \"https://s3.example.com/path\"", ["no address of a server", "https://HOST"]),
+        ("prefix = \"a//b\"", ["not taken", "parted by /"]),
+        ("mode = \"locked\"", ["mode \"locked\" is not known", "compliance"]),
+        ("checksum = \"sha1\"", ["checksum \"sha1\" is not known", "sha256"]),
+        ("encryption = \"rot13\"", ["encryption \"rot13\" is not known", "aws:kms"]),
+        ("kms_key = \"k\"", ["kms_key without", "aws:kms"]),
+        ("credentials = \"keys/none\"", ["cannot open", "check the path"]),
+        ("credentials = \"keys/open\"", ["keys/open", "chmod"]),
+        ("ca = \"keys/none\"", ["No such file", "PEM"]),
+        ("timeout = \"0s\"", ["timeout", "duration"]),
+        ("retain = \"1d\"", ["retain", "unknown"]),
+    ] {
+        let field = line.split_once(" =").unwrap().0;
+        let whole = ["name = \"basel\"", "bucket = \"evidence\""];
+        let rest: Vec<_> = whole.into_iter().filter(|known| !known.starts_with(field)).collect();
+        let found = problems(&home, &with_bucket(&format!("{line}\n{}", rest.join("\n"))));
+        let fits = |problem: &Problem| words.iter().all(|word| problem.to_string().contains(word));
+        assert!(found.iter().any(fits), "{line}: {words:?}: {found:#?}");
+    }
+    let twice = "name = \"basel\"\nbucket = \"a\"\n[[vault.s3]]\nname = \"basel\"\nbucket = \"b\"";
+    assert!(problems(&home, &with_bucket(twice)).iter().any(|problem| problem.what.contains("two vaults")));
+    assert!(problems(&home, &with_bucket("")).len() >= 2, "name and bucket are missing");
 }

@@ -25,6 +25,7 @@ use self::logins::{PG_METHODS, Refusal};
 use self::sampled::Sampled;
 use crate::alerts::{Kind, Outcome};
 use crate::config::TargetKind;
+use crate::pg::flow::Outcome as StatementOutcome;
 use crate::recording;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,6 +109,20 @@ pub struct Metrics {
     targets: Family<OfProtocol, Counter>,
     pg_refused: Family<OfMethod, Counter>,
     cancels: Family<Ended, Counter>,
+    statements: Family<Ended, Counter>,
+}
+
+/// Counts what became of statements, for whoever records them: there are many.
+#[derive(Debug, Clone)]
+pub(crate) struct Statements([(&'static str, Counter); StatementOutcome::ALL.len()]);
+
+impl Statements {
+    /// Counts one; `outcome` is the word of the record.
+    pub(crate) fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.0.iter().find(|(name, _)| *name == outcome) {
+            counter.inc();
+        }
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -134,6 +149,7 @@ impl Metrics {
             targets: Family::default(),
             pg_refused: Family::default(),
             cancels: Family::default(),
+            statements: Family::default(),
         };
         metrics.register();
         metrics.registry.register_collector(Box::new(Sampled { runs, survey }));
@@ -161,6 +177,7 @@ impl Metrics {
             "Logins to databases that were refused, by what was shown; those without any are in the other figure alone";
         registry.register("pg_logins_refused", help, self.pg_refused.clone());
         registry.register("pg_cancel_requests", "Requests to stop a statement", self.cancels.clone());
+        registry.register("pg_statements", "Statements, and what became of them", self.statements.clone());
         registry.register("alert_commands", "Runs of the command for alerts", self.commands.clone());
     }
 
@@ -186,6 +203,9 @@ impl Metrics {
         for outcome in Cancelling::ALL {
             drop(self.cancels.get_or_create(&Ended { outcome: outcome.name() }));
         }
+        for outcome in StatementOutcome::ALL {
+            drop(self.statements.get_or_create(&Ended { outcome: outcome.name() }));
+        }
         for outcome in Outcome::ALL {
             drop(self.commands.get_or_create(&Ended { outcome: outcome.name() }));
         }
@@ -199,6 +219,15 @@ impl Metrics {
     /// Counts a request to stop a statement.
     pub(crate) fn cancel_request(&self, outcome: Cancelling) {
         self.cancels.get_or_create(&Ended { outcome: outcome.name() }).inc();
+    }
+
+    /// Returns what counts a session's statements.
+    pub(crate) fn statements(&self) -> Statements {
+        let counter = |outcome: StatementOutcome| {
+            let name = outcome.name();
+            (name, self.statements.get_or_create(&Ended { outcome: name }).clone())
+        };
+        Statements(StatementOutcome::ALL.map(counter))
     }
 
     pub(crate) fn session_opened(&self, kind: TranscriptKind) {

@@ -16,3 +16,6 @@ pub mod startup;
 mod tape;
 pub mod tls;
 mod work;
+
+#[cfg(test)]
+mod testing;

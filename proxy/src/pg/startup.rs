@@ -14,6 +14,11 @@ pub const STARTUP_LEN_MAX: usize = 10_000;
 
 /// Codes that stand where a version would: 1234 in the high half, so that they can be none.
 const SSL_REQUEST: u32 = 80_877_103;
+/// Asks for TLS: the whole packet.
+pub(super) const SSL_REQUEST_PACKET: [u8; 8] = {
+    let ([a, b, c, d], [e, f, g, h]) = (8_u32.to_be_bytes(), SSL_REQUEST.to_be_bytes());
+    [a, b, c, d, e, f, g, h]
+};
 const GSSENC_REQUEST: u32 = 80_877_104;
 pub(super) const CANCEL_REQUEST: u32 = 80_877_102;
 

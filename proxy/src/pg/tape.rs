@@ -10,13 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use casemate_recorder::transcript::event::{Event, EventType, Side, pg_in, pg_out, pg_sql};
+use casemate_recorder::transcript::event::{Event, EventType, Side, Value, pg_done, pg_in, pg_out, pg_sql};
 use casemate_recorder::{Elision, How, Of, Part, Session as Recording, Ticket};
 
 use super::codec::{FrameError, Piece, Splitter};
 use super::flow::{Flow, Verdict};
 use super::redact::{ErrorRedactor, Redactor};
 use crate::config::Results;
+use crate::metrics::Statements;
 
 /// Names of statements whose parameters are secret. Beyond, all parameters are: whoever prepares as many has something to hide.
 const SECRET_NAMES_MAX: usize = 1_000;
@@ -38,6 +39,7 @@ pub(super) struct Taken {
 /// What both sides of a session record into.
 pub(super) struct Tape {
     recording: Recording,
+    statements: Statements,
     shared: Mutex<Shared>,
     client: Mutex<Ear>,
     target: Mutex<Ear>,
@@ -124,7 +126,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Tape {
     /// Starts behind the login, where both sides begin to number their frames.
-    pub(super) fn new(recording: Recording, results: Results) -> Self {
+    pub(super) fn new(recording: Recording, results: Results, statements: Statements) -> Self {
         let shared = Shared {
             flow: Flow::new(results),
             secret_names: HashSet::new(),
@@ -134,6 +136,7 @@ impl Tape {
         };
         Self {
             recording,
+            statements,
             shared: Mutex::new(shared),
             client: Mutex::new(Ear::new(Side::Client)),
             target: Mutex::new(Ear::new(Side::Target)),
@@ -180,7 +183,17 @@ impl Tape {
 
     /// Records the bytes, and behind them what they mean.
     fn put(&self, side: Side, ear: &mut Ear, wire: Bytes) -> Ticket {
+        self.count(&ear.events);
         self.recording.record_eliding(&mut ear.elision, usual(side), wire, &ear.parts, ear.events.drain(..))
+    }
+
+    /// Counts the statements that are told to be over.
+    fn count(&self, events: &[Event]) {
+        for event in events.iter().filter(|event| event.kind == pg_done::TYPE) {
+            if let Some(Value::Text(outcome)) = event.get(pg_done::OUTCOME) {
+                self.statements.count(outcome);
+            }
+        }
     }
 
     /// Records bytes that are no frames: what a side had begun when it left.
@@ -202,6 +215,7 @@ impl Tape {
     pub(super) fn finish(&self, at: Duration) {
         let mut events = Vec::new();
         lock(&self.shared).flow.finish(at, &mut events);
+        self.count(&events);
         events.into_iter().for_each(|event| drop(self.recording.record(Side::Target, event)));
     }
 }

@@ -10,7 +10,6 @@ use casemate_recorder::transcript::event::{Event, Side, Value, dialled, pg_out, 
 use casemate_recorder::{CloseReason, Frozen, Ticket};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::auth::target::{Login, Reached};
 use super::cancel::Key;
@@ -109,7 +108,7 @@ impl Work<'_> {
             }
         };
         let results = self.grant.target().pg().map(|service| service.results).unwrap_or_default();
-        let tape = Arc::new(Tape::new(session.recording().clone(), results));
+        let tape = Arc::new(Tape::new(session.recording().clone(), results, self.door.statements()));
         // The key is good for as long as this lives: until the relay is over.
         let _key = self.greet(&mut front, startup, &tape, &mut line).await?;
         let finish = relay(session, &tape, front.stream, line.stream, front.buffer, line.reached.leftover).await;
@@ -181,7 +180,7 @@ impl Work<'_> {
         let login = Login {
             user: grant.role().login.clone(),
             database,
-            password: password.as_ref().map(|password| Zeroizing::clone(password)),
+            password: password.clone(),
             params,
             protocol: startup.version,
         };

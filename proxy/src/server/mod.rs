@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use self::guard::{Caps, Counter, Lobby, Permit, Throttle};
 use crate::alerts::{Alerts, Kind};
-use crate::metrics::{Cancelling, Claim, Metrics};
+use crate::metrics::{Cancelling, Claim, Metrics, Statements};
 use crate::pg::cancel::Cancels;
 use crate::pg::live::Running;
 use crate::policy::{Identity, Live as LivePolicy, Policy, Wanted};
@@ -281,6 +281,11 @@ impl Door {
     /// Counts a request to stop a statement.
     pub(crate) fn count_cancel(&self, outcome: Cancelling) {
         self.0.metrics.cancel_request(outcome);
+    }
+
+    /// Returns what counts the statements of a session.
+    pub(crate) fn statements(&self) -> Statements {
+        self.0.metrics.statements()
     }
 
     /// Writes a login step to the control transcript: accepted, or refused with the reason, which the client never sees.

@@ -17,6 +17,8 @@ const FILE_LEN_MIN: u64 = 8 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 /// Where records begin.
 pub const FILE_HEAD_LEN: u64 = 4096;
+/// What filesystems read and write at least.
+const PAGE_LEN: u64 = 4096;
 const FILE_MAGIC: [u8; 4] = *b"CMJ1";
 
 /// What a journal file begins with, little-endian.
@@ -163,12 +165,24 @@ impl JournalWriter {
         if let Some(last) = self.buffer.get_mut(self.last_record..) {
             record::end_turn(last, self.head.salt);
         }
+        let len = self.buffer.len();
+        self.buffer.resize(len.saturating_add(self.padding()), 0);
         self.file.write_at(self.offset, &self.buffer)?;
-        self.offset += self.buffer.len() as u64;
+        self.offset += len as u64;
         self.buffer.clear();
         // One bulk transfer should not keep its peak for ever.
         self.buffer.shrink_to(1024 * 1024);
         Ok(())
+    }
+
+    /// Returns how many zeros to write behind what is buffered, so that a page that it begins is written whole. Otherwise, where
+    /// the page is not in memory, the kernel reads what lies behind from the disk first, while everybody waits: for nothing.
+    fn padding(&self) -> usize {
+        let end = self.offset.saturating_add(self.buffer.len() as u64);
+        let page_end = end.next_multiple_of(PAGE_LEN);
+        let begins = page_end.saturating_sub(PAGE_LEN) >= self.offset;
+        let padding = page_end.min(self.file_len()).saturating_sub(end);
+        if begins { usize::try_from(padding).unwrap_or_default() } else { 0 }
     }
 
     /// Makes everything written so far durable.
@@ -355,6 +369,32 @@ mod tests {
         file.write_at(FILE_HEAD_LEN + record::record_len(5) as u64 + 20, b"x").unwrap();
         let found = scan(&OsFs, dir.path()).unwrap();
         assert_eq!((found.next_lsn, found.files.len(), found.leftover.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_page_is_written_whole_by_the_first_record_in_it_and_no_page_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let stale = vec![0xaa; usize::try_from(FILE_LEN_MIN).unwrap()];
+        std::fs::write(dir.path().join("000000000000.new"), &stale).unwrap();
+        let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.path().to_owned(), FILE_LEN_MIN, 8));
+        pool.adopt_leftovers(0).unwrap();
+        let mut writer = JournalWriter::create(Arc::new(OsFs), pool, [1; 16], 0, 0).unwrap();
+        // Where the zeros end that follow the records: at the end of a page, and of no page that holds nothing yet.
+        let mut check = |payload_len: usize| {
+            writer.append(&RecordHead::leaf(writer.next_lsn), &vec![1; payload_len]);
+            writer.write().unwrap();
+            let (end, page_end) = (writer.offset as usize, writer.offset.next_multiple_of(PAGE_LEN) as usize);
+            let bytes = std::fs::read(path(dir.path(), 0)).unwrap();
+            assert!(bytes[end..page_end].iter().all(|byte| *byte == 0), "{payload_len} bytes up to {end}");
+            assert!(bytes[page_end..].iter().all(|byte| *byte == 0xaa), "{payload_len} bytes up to {end}");
+        };
+        // A few to a page, one over many, and one that ends where a page does.
+        [100, 3000, 3000, 20_000, 100].into_iter().for_each(&mut check);
+        let room = |offset: u64| (offset.next_multiple_of(PAGE_LEN) - offset) as usize - record::HEAD_LEN;
+        let offset = FILE_HEAD_LEN
+            + [100, 3000, 3000, 20_000, 100].map(|len| record::record_len(len) as u64).iter().sum::<u64>();
+        [room(offset), 1].into_iter().for_each(&mut check);
+        assert_eq!(scan(&OsFs, dir.path()).unwrap().next_lsn, 7);
     }
 
     #[test]

@@ -22,7 +22,6 @@ use crate::queue::{Queue, SlipReply};
 use crate::session::{Session, Shared};
 use crate::transcript::block::{Compressor, SessionId};
 use crate::transcript::blocks::Built;
-use crate::transcript::cipher::NONCE_LEN;
 use crate::transcript::event::Lane;
 use crate::transcript::writer::{SegmentEnd, Writer};
 
@@ -85,8 +84,7 @@ pub(super) struct Sink {
 impl Sink {
     /// Puts events into the journal that are in no block yet.
     pub(super) fn run(&mut self, lane: Lane, writer: &mut Writer) {
-        let nonce = if writer.encrypts(lane) { self.fresh() } else { [0; NONCE_LEN] };
-        if let Some(run) = writer.take_run(lane, nonce) {
+        if let Some(run) = writer.take_run(lane) {
             self.journal.append(&RecordHead::run(run.head), &run.payload);
         }
     }
@@ -100,15 +98,18 @@ impl Sink {
         lane: Lane,
         compressor: &mut Compressor,
     ) {
+        if writer.buffered_len(lane) == 0 {
+            return;
+        }
         let salt = if writer.encrypts(lane) { self.fresh() } else { [0; 16] };
         self.block(session, part, writer.cut(lane, compressor, salt));
     }
 
     /// Returns fresh random bytes. Without them the turn fails, and nothing of it is written.
-    fn fresh<const N: usize>(&mut self) -> [u8; N] {
+    fn fresh(&mut self) -> [u8; 16] {
         random().unwrap_or_else(|error| {
             self.turn.failed.get_or_insert(error);
-            [0; N]
+            [0; 16]
         })
     }
 

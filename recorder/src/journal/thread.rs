@@ -257,7 +257,7 @@ impl Journal {
         let number = shared.drain(&mut items);
         if let Some(live) = self.sessions.get_mut(&shared.id)
             && live.closing.is_none()
-            && !items.is_empty()
+            && let Some(at) = items.last().map(|last| last.at)
         {
             for item in &items {
                 self.sink.turn.taken.add(item.side, item.event.wire_len());
@@ -273,8 +273,8 @@ impl Journal {
                 }
             }
             self.sink.turn.moved.push((Arc::clone(shared), number));
-            let now = self.sink.queue.now();
-            self.keep_up(shared.id, now);
+            // What is due by time comes with the next tick where nothing is recorded.
+            self.keep_up(shared.id, at);
         }
         items.clear();
         items.shrink_to(1024);
@@ -324,7 +324,10 @@ impl Journal {
             // out of the next start's reach, and what that start recovers again must find its journal files.
             Command::SegmentDone(_) | Command::Recovered(_) | Command::Release(_) | Command::Stored(_)
                 if self.sink.queue.frozen().is_some() => {}
-            Command::Stored(stored) => self.sink.leaf(&Leaf::Stored(stored)),
+            Command::Stored(stored) => {
+                self.sink.leaf(&Leaf::Stored(stored));
+                self.sink.turn.checkpoint = true;
+            }
             Command::SegmentDone(finished) => self.segment_done(&finished),
             Command::Recovered(recovered) => self.recovered(&recovered),
             Command::Release(files) => {
@@ -607,7 +610,7 @@ fn work(shared: &Mutex<Journal>) -> io::Result<()> {
         let timeout = shared.lock().map_err(|_| panicked())?.timeout();
         queue.take(timeout, &mut dirty, &mut commands);
         let mut journal = shared.lock().map_err(|_| panicked())?;
-        let _turn = queue.turn();
+        let _turn = queue.turn(queue.now());
         if journal.turn(&mut dirty, &mut commands)? {
             return Ok(());
         }

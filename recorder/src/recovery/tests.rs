@@ -9,7 +9,7 @@ use crate::transcript::block::Kind;
 use crate::transcript::block::{BlockError, Compressor, HEADER_LEN};
 use crate::transcript::blocks::Built;
 use crate::transcript::chain::{self, TRAILER_LEN};
-use crate::transcript::cipher::{CipherError, LaneKeys, NONCE_LEN};
+use crate::transcript::cipher::{CipherError, LaneKeys};
 use crate::transcript::event::{Event, Side, ssh_in, ssh_out};
 use crate::transcript::head::tests::{head, session_key};
 use crate::transcript::seal::{self, Recovered};
@@ -33,10 +33,7 @@ impl Life {
 
     fn runs(&mut self, writer: &mut Writer) {
         for lane in Lane::ALL {
-            // A nonce is used once: here the number of events so far stands for randomness.
-            let mut nonce = [0; NONCE_LEN];
-            nonce[..8].copy_from_slice(&self.events.to_le_bytes());
-            if let Some(run) = writer.take_run(lane, nonce) {
+            if let Some(run) = writer.take_run(lane) {
                 self.events += u64::from(run.head.event_count);
                 self.journal.append(&RecordHead::run(run.head), &run.payload);
             }

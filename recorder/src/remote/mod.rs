@@ -8,6 +8,7 @@
 mod backlog;
 mod contact;
 mod deliver;
+mod errand;
 mod figures;
 mod gate;
 mod mark;

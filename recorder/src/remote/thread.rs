@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::backlog::{Backlog, Due};
 use super::contact::{Standing, compare, newest_checkpoint};
 use super::deliver::{Delivered, Parcel, Trouble, deliver, recheck};
+use super::errand::{Errand, Sent};
 use super::figures::Board;
 use super::gate::Gate;
 use super::mark::{self, Mark};
@@ -24,10 +25,9 @@ use crate::error::{Frozen, OpenError};
 use crate::local_log::read_leaves;
 use crate::log::leaf::{Leaf, Stored};
 use crate::log::note::Note;
-use crate::log::tile::new_tiles;
 use crate::queue::Command;
 use crate::vault::s3::{Bucket, Check, Lie, Lock, LockMode, Purpose, S3Error, Settings, Wanted};
-use crate::vault::{Vault, day, log_key, segment_key};
+use crate::vault::{Vault, segment_key};
 
 /// Segments under way at once: each is in memory while it is.
 const UPLOADS_MAX: usize = 6;
@@ -92,15 +92,6 @@ enum Done {
         bytes: u64,
         outcome: Result<bool, Trouble>,
     },
-}
-
-/// What putting a checkpoint and its tiles took.
-#[derive(Debug, Default)]
-struct Sent {
-    objects: u64,
-    bytes: u64,
-    /// A tile gave way to a wider one meanwhile: a newer checkpoint is on its way.
-    overtaken: bool,
 }
 
 /// A segment that was delivered.
@@ -663,48 +654,6 @@ impl Remote {
             Ok(()) => self.mark = mark,
             Err(error) => tracing::debug!(%error, "the mark was not written"),
         }
-    }
-}
-
-/// A checkpoint on its way, with the tiles that it covers and the bucket does not have.
-struct Errand {
-    bucket: Bucket,
-    vault: Vault,
-    node: String,
-    /// The size of the checkpoint that is there.
-    sent: u64,
-    note: Box<Note>,
-    wall_us: u64,
-    lock: Lock,
-    fresh: bool,
-    attempt: u32,
-}
-
-impl Errand {
-    async fn run(&self) -> Result<Sent, Trouble> {
-        let mut done = Sent::default();
-        for name in new_tiles(self.sent, self.note.checkpoint.size) {
-            let key = log_key(&self.node, &name.to_string());
-            match self.vault.get(&key) {
-                Ok(Some(content)) => self.put(key, content.into(), &mut done).await?,
-                Ok(None) => return Ok(Sent { overtaken: true, ..done }),
-                Err(_) => return Err(Trouble::LocalCopy),
-            }
-        }
-        let key = log_key(&self.node, &self.note.checkpoint.path(&day(self.wall_us)));
-        self.put(key, self.note.to_string().into(), &mut done).await?;
-        Ok(done)
-    }
-
-    async fn put(&self, key: String, content: Bytes, done: &mut Sent) -> Result<(), Trouble> {
-        let slack_us = 3 * DAY_US;
-        let (fresh, attempt) = (self.fresh, self.attempt);
-        let parcel = Parcel { fresh, attempt, alone: false, slack_us, ..Parcel::new(key, content, self.lock) };
-        if deliver(&self.bucket, &parcel).await?.put {
-            done.objects += 1;
-            done.bytes += parcel.wanted.bytes;
-        }
-        Ok(())
     }
 }
 

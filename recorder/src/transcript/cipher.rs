@@ -2,7 +2,7 @@
 //!
 //! Every session has a key for each of its lanes; every block and every journal record a key or nonce of its own. A key
 //! commitment stands beside each ciphertext, because AES-GCM alone would let one ciphertext be opened to two stories.
-//! Randomness comes in as an argument.
+//! Randomness comes in as an argument, and journal records need none beyond their key.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::block::SessionId;
 use super::event::Lane;
+use super::micro::MICRO_HEAD_LEN;
 
 /// The domain of block keys. These contexts are fixed for ever: they are part of the format.
 pub const BLOCK_KEY_CONTEXT: &str = "casemate 2026-11-22 block key";
@@ -20,6 +21,8 @@ pub const BLOCK_KEY_CONTEXT: &str = "casemate 2026-11-22 block key";
 pub const MICRO_KEY_CONTEXT: &str = "casemate 2026-11-22 micro key";
 /// The domain of key commitments.
 pub const KEY_COMMITMENT_CONTEXT: &str = "casemate 2026-11-22 key commitment";
+/// The domain of the keys that nonces of journal records are made with. No reader needs it: the nonce is in the record.
+const RECORD_NONCE_CONTEXT: &str = "casemate 2026-11-22 record nonce";
 
 /// The length of every key.
 pub const KEY_LEN: usize = 32;
@@ -147,7 +150,7 @@ impl ContentKey {
 
     /// Encrypts the bytes of a block from `from` on in place and appends the tag; `header` is bound to it.
     pub(super) fn seal_block(&self, header: &[u8], bytes: &mut Vec<u8>, from: usize) {
-        self.seal(BLOCK_NONCE, header, bytes, from);
+        seal(self.aead().as_ref(), BLOCK_NONCE, header, bytes, from);
     }
 
     /// Opens the payload of a block.
@@ -158,13 +161,10 @@ impl ContentKey {
         self.open(BLOCK_NONCE, header, payload)
     }
 
-    /// Encrypts events of a journal record: nonce, ciphertext, tag.
-    pub(super) fn seal_record(&self, nonce: [u8; NONCE_LEN], head: &[u8], plain: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(NONCE_LEN + plain.len() + TAG_LEN);
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(plain);
-        self.seal(nonce, head, &mut out, NONCE_LEN);
-        out
+    /// Makes the key ready to encrypt journal records.
+    pub(super) fn record_sealer(&self) -> RecordSealer {
+        let nonce_key = Zeroizing::new(blake3::derive_key(RECORD_NONCE_CONTEXT, self.0.as_slice()));
+        RecordSealer { aead: self.aead(), nonce_key }
     }
 
     /// Opens the events of a journal record.
@@ -176,21 +176,6 @@ impl ContentKey {
         self.open(*nonce, head, sealed)
     }
 
-    fn seal(&self, nonce: [u8; NONCE_LEN], bound: &[u8], bytes: &mut Vec<u8>, from: usize) {
-        let tag = self.aead().zip(bytes.get_mut(from..)).and_then(|(key, plain)| {
-            let nonce = Nonce::assume_unique_for_key(nonce);
-            key.seal_in_place_separate_tag(nonce, Aad::from(bound), plain).ok()
-        });
-        match tag {
-            Some(tag) => bytes.extend_from_slice(tag.as_ref()),
-            // AES-GCM fails only beyond 64 GiB. Whatever happens, nothing readable may be left.
-            None => {
-                bytes.truncate(from);
-                bytes.resize(from + TAG_LEN, 0);
-            }
-        }
-    }
-
     fn open(&self, nonce: [u8; NONCE_LEN], bound: &[u8], sealed: &[u8]) -> Result<Vec<u8>, CipherError> {
         let key = self.aead().ok_or(CipherError::Forged)?;
         let mut bytes = sealed.to_vec();
@@ -198,6 +183,62 @@ impl ContentKey {
         let len = plain.map_err(|_| CipherError::Forged)?.len();
         bytes.truncate(len);
         Ok(bytes)
+    }
+}
+
+/// The key of one lane's journal records, with its schedule computed: a session writes several for each thing it does.
+///
+/// **No key meets a nonce twice.** A nonce is a keyed hash of all that is encrypted and all that is bound to it, as in SIV modes
+/// (RFC 8452 and RFC 5297 have the argument). So two records share one only if they are the same record, and then they are
+/// the same ciphertext, or by chance, as seldom as two random nonces would meet. Within a run of the daemon no two are the
+/// same: the head names the lane's first event in the record, which only goes up. A killed daemon takes the key with it, for a
+/// session's keys are random and in memory alone; what a recycled journal file held before is under other keys. And where a
+/// running machine is cloned, or put back to a snapshot, both copies go on with one key and no two of their records agree on
+/// a nonce unless they agree on everything. A counter would fail there, and so would randomness drawn in advance.
+pub(super) struct RecordSealer {
+    /// None if the key was no key, which its length rules out.
+    aead: Option<LessSafeKey>,
+    nonce_key: Zeroizing<[u8; KEY_LEN]>,
+}
+
+impl fmt::Debug for RecordSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecordSealer")
+    }
+}
+
+impl RecordSealer {
+    /// Encrypts events of a journal record: nonce, ciphertext, tag. `head` is of one length always, and bound to it.
+    pub(super) fn seal(&self, head: &[u8; MICRO_HEAD_LEN], plain: &[u8]) -> Vec<u8> {
+        let nonce = self.nonce(head, plain);
+        let mut out = Vec::with_capacity(NONCE_LEN + plain.len() + TAG_LEN);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(plain);
+        seal(self.aead.as_ref(), nonce, head, &mut out, NONCE_LEN);
+        out
+    }
+
+    fn nonce(&self, head: &[u8; MICRO_HEAD_LEN], plain: &[u8]) -> [u8; NONCE_LEN] {
+        let hash = Hasher::new_keyed(&self.nonce_key).update(head).update(plain).finalize();
+        let mut nonce = [0; NONCE_LEN];
+        nonce.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+        nonce
+    }
+}
+
+/// Encrypts the bytes from `from` on in place and appends the tag.
+fn seal(aead: Option<&LessSafeKey>, nonce: [u8; NONCE_LEN], bound: &[u8], bytes: &mut Vec<u8>, from: usize) {
+    let tag = aead.zip(bytes.get_mut(from..)).and_then(|(key, plain)| {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_separate_tag(nonce, Aad::from(bound), plain).ok()
+    });
+    match tag {
+        Some(tag) => bytes.extend_from_slice(tag.as_ref()),
+        // AES-GCM fails only beyond 64 GiB. Whatever happens, nothing readable may be left.
+        None => {
+            bytes.truncate(from);
+            bytes.resize(from + TAG_LEN, 0);
+        }
     }
 }
 
@@ -259,13 +300,42 @@ mod tests {
         }
     }
 
+    const HEAD: [u8; MICRO_HEAD_LEN] = [4; MICRO_HEAD_LEN];
+
     #[test]
     fn a_record_survives_the_round_trip_and_no_cut() {
         let key = key().micro_key(SessionId([2; 16]), &[3; 16]);
-        let sealed = key.seal_record([7; NONCE_LEN], b"head", b"events");
-        assert_eq!(key.open_record(b"head", &sealed).unwrap(), b"events");
+        let sealed = key.record_sealer().seal(&HEAD, b"events");
+        assert_eq!(key.open_record(&HEAD, &sealed).unwrap(), b"events");
         for cut in 0..sealed.len() {
-            assert_eq!(key.open_record(b"head", &sealed[..cut]), Err(CipherError::Forged), "cut {cut}");
+            assert_eq!(key.open_record(&HEAD, &sealed[..cut]), Err(CipherError::Forged), "cut {cut}");
         }
+    }
+
+    #[test]
+    fn records_that_differ_in_a_bit_share_no_nonce_even_where_a_machine_was_cloned() {
+        let nonce = |key: &ContentKey, head: &[u8; MICRO_HEAD_LEN], plain: &[u8]| -> [u8; NONCE_LEN] {
+            *key.record_sealer().seal(head, plain).first_chunk().unwrap()
+        };
+        let key = key().micro_key(SessionId([2; 16]), &[3; 16]);
+        // Each of these could be the next record of a copy of this process.
+        let mut seen = vec![nonce(&key, &HEAD, b"events"), nonce(&key, &HEAD, b""), nonce(&key, &HEAD, b"events\0")];
+        for bit in 0..MICRO_HEAD_LEN * 8 {
+            let mut head = HEAD;
+            head[bit / 8] ^= 1 << (bit % 8);
+            seen.push(nonce(&key, &head, b"events"));
+        }
+        for bit in 0..6 * 8 {
+            let mut plain = *b"events";
+            plain[bit / 8] ^= 1 << (bit % 8);
+            seen.push(nonce(&key, &HEAD, &plain));
+        }
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
+        // The nonce gives nothing away to somebody without the key: under another, the same record has another.
+        let other = LaneKey::new([9; KEY_LEN]).micro_key(SessionId([2; 16]), &[3; 16]);
+        assert!(!seen.contains(&nonce(&other, &HEAD, b"events")));
     }
 }

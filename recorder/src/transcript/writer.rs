@@ -14,7 +14,7 @@ use super::Stamp;
 use super::block::{Compressor, Kind, SessionId};
 use super::blocks::{BlockChain, Built, Contents};
 use super::chain::{Chain, SEGMENT_BLOCKS_MAX, TRAILER_LEN};
-use super::cipher::{LaneKeys, NONCE_LEN};
+use super::cipher::{ContentKey, LaneKeys, RecordSealer};
 use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, file_elided, gap, pg_elided};
 use super::head::Head;
 use super::micro::MicroHead;
@@ -68,6 +68,8 @@ pub struct Writer {
     head: Head,
     key: SigningKey,
     lane_keys: LaneKeys,
+    /// What journal records of each lane are encrypted with.
+    sealers: [Option<RecordSealer>; 3],
     started_boot_us: u64,
     blocks: BlockChain,
     lanes: [LaneBuffer; 3],
@@ -88,11 +90,13 @@ impl Writer {
     /// Begins a transcript and returns it with its HEAD block. Lanes without a key are not encrypted; where there are keys,
     /// `head` holds them wrapped.
     pub fn begin(session: SessionId, head: Head, key: SigningKey, lane_keys: LaneKeys, now: Stamp) -> (Self, Built) {
-        let head = Head { micro_commits: micro_commits(session, &head, &lane_keys), ..head };
+        let keys = Lane::ALL.map(|lane| Some(lane_keys.get(lane)?.micro_key(session, &head.journal_salt)));
+        let head = Head { micro_commits: micro_commits(&keys), ..head };
         let mut writer = Self {
             head,
             key,
             lane_keys,
+            sealers: keys.map(|key| key.map(|key| key.record_sealer())),
             started_boot_us: now.boot_us,
             blocks: BlockChain::new(session),
             lanes: Default::default(),
@@ -226,13 +230,15 @@ impl Writer {
         self.lane_keys.get(lane).is_some()
     }
 
-    /// Returns the events of the lane that the journal does not hold yet, and counts them as journaled. `nonce` is random,
-    /// and used where they are encrypted.
-    pub fn take_run(&mut self, lane: Lane, nonce: [u8; NONCE_LEN]) -> Option<Run<'_>> {
+    /// Returns the events of the lane that the journal does not hold yet, and counts them as journaled.
+    pub fn take_run(&mut self, lane: Lane) -> Option<Run<'_>> {
         let session = self.blocks.chain().session();
-        let salt = *self.head.journal_salt;
-        let key = self.lane_keys.get(lane).map(|key| key.micro_key(session, &salt));
-        let buffer = self.lane_mut(lane);
+        let ([meta, output, input], [meta_sealer, output_sealer, input_sealer]) = (&mut self.lanes, &self.sealers);
+        let (buffer, sealer) = match lane {
+            Lane::Meta => (meta, meta_sealer),
+            Lane::Output => (output, output_sealer),
+            Lane::Input => (input, input_sealer),
+        };
         let start = std::mem::replace(&mut buffer.journaled_len, buffer.encoded.len());
         let done = std::mem::replace(&mut buffer.journaled_count, buffer.count);
         let encoded = buffer.encoded.get(start..).filter(|run| !run.is_empty())?;
@@ -244,8 +250,8 @@ impl Writer {
             mono_us: buffer.first.boot_us,
             wall_us: buffer.first.wall_us,
         };
-        let payload = match key {
-            Some(key) => Cow::Owned(key.seal_record(nonce, &head.encode(), encoded)),
+        let payload = match sealer {
+            Some(sealer) => Cow::Owned(sealer.seal(&head.encode(), encoded)),
             None => Cow::Borrowed(encoded),
         };
         Some(Run { head, payload })
@@ -334,9 +340,9 @@ impl Writer {
 }
 
 /// Commits to the keys of the journal records, so that recovery can say which key opens what it cannot read.
-fn micro_commits(session: SessionId, head: &Head, keys: &LaneKeys) -> Option<[ByteArray<32>; 3]> {
-    let commit = |lane| Some(keys.get(lane)?.micro_key(session, &head.journal_salt).commitment().into());
-    Some([commit(Lane::Meta)?, commit(Lane::Output)?, commit(Lane::Input)?])
+fn micro_commits(keys: &[Option<ContentKey>; 3]) -> Option<[ByteArray<32>; 3]> {
+    let [meta, output, input] = keys.each_ref().map(|key| Some(key.as_ref()?.commitment().into()));
+    Some([meta?, output?, input?])
 }
 
 #[cfg(test)]
@@ -424,14 +430,14 @@ mod tests {
         let event = |data: &'static [u8]| Event::stream(ssh_in::TYPE, 0, Bytes::from_static(data));
         writer.append(Side::Client, &event(b"a"), at(1));
         writer.append(Side::Client, &event(b"b"), at(2));
-        let run = writer.take_run(Lane::Input, [0; NONCE_LEN]).unwrap();
+        let run = writer.take_run(Lane::Input).unwrap();
         assert_eq!((run.head.first_event, run.head.event_count, run.head.mono_us), (0, 2, 1));
-        assert!(writer.take_run(Lane::Input, [0; NONCE_LEN]).is_none());
+        assert!(writer.take_run(Lane::Input).is_none());
         writer.append(Side::Client, &event(b"c"), at(3));
-        let run = writer.take_run(Lane::Input, [0; NONCE_LEN]).unwrap();
+        let run = writer.take_run(Lane::Input).unwrap();
         assert_eq!((run.head.first_event, run.head.event_count), (2, 1));
         assert!(writer.cut(Lane::Input, &mut Compressor::new().unwrap(), [6; 16]).is_some());
         writer.append(Side::Client, &event(b"d"), at(4));
-        assert_eq!(writer.take_run(Lane::Input, [0; NONCE_LEN]).unwrap().head.first_event, 3);
+        assert_eq!(writer.take_run(Lane::Input).unwrap().head.first_event, 3);
     }
 }

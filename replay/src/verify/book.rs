@@ -3,11 +3,14 @@
 //! A session's [`Plan`] grows leaf by leaf and leaves the book when the session ends. Leaves that contradict each other
 //! are evidence against the log or the session.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use casemate_recorder::log::leaf::{Close, Head, Leaf, Segment};
+use casemate_certs::trust::Board;
+use casemate_recorder::log::leaf::{Close, Head, Leaf, LegalHold, Segment, Stored};
 use casemate_recorder::transcript::block::{Link, SessionId};
 
+use super::holds::Holds;
 use super::log::NodeFacts;
 use super::session::{Boot, LoggedEnd, LoggedHead, LoggedSegment, Plan, Rescue};
 use crate::vault::Listing;
@@ -18,17 +21,50 @@ pub(super) struct Book<'a> {
     pub(super) listing: &'a Listing,
     /// Sessions that have not ended yet.
     pub(super) sessions: HashMap<SessionId, Plan>,
-    /// Where the others ended.
-    ended: HashMap<SessionId, (u64, Link)>,
+    /// The others.
+    ended: HashMap<SessionId, Ended>,
+    /// Which segments are in which other vault.
+    stored: HashMap<(SessionId, u32), Arc<str>>,
+    /// The names of those vaults: a few.
+    vaults: HashSet<Arc<str>>,
+    retired: HashSet<SessionId>,
+    holds: Holds<'a>,
     boots: HashMap<[u8; 16], Boot>,
     /// The newest start.
     boot_id: Option<[u8; 16]>,
 }
 
+/// What must be remembered of a session that has ended.
+struct Ended {
+    last_block: u64,
+    last_link: Link,
+    /// SHA-256 of each segment.
+    segments: Box<[[u8; 32]]>,
+}
+
 impl<'a> Book<'a> {
-    /// Begins the book of a node.
-    pub(super) fn new(name: &'a str, listing: &'a Listing) -> Self {
-        Self { name, listing, sessions: HashMap::new(), ended: HashMap::new(), boots: HashMap::new(), boot_id: None }
+    /// Begins the book of a node. Orders about holds count when they are by officers of that board.
+    pub(super) fn new(name: &'a str, listing: &'a Listing, board: Option<&'a Board>) -> Self {
+        Self {
+            name,
+            listing,
+            sessions: HashMap::new(),
+            ended: HashMap::new(),
+            stored: HashMap::new(),
+            vaults: HashSet::new(),
+            retired: HashSet::new(),
+            holds: Holds::new(board),
+            boots: HashMap::new(),
+            boot_id: None,
+        }
+    }
+
+    /// Closes the book: what it says of ended sessions goes into the facts, and those that have not ended are returned.
+    pub(super) fn close(self, facts: &mut NodeFacts) -> HashMap<SessionId, Plan> {
+        facts.stored = self.stored;
+        facts.retired = self.retired;
+        facts.held = self.holds.standing();
+        self.sessions
     }
 
     /// Whether a session was opened so far.
@@ -115,9 +151,48 @@ impl<'a> Book<'a> {
                 self.end(index, recovered.close, Some(Rescue { boot_id, boot, torn_bytes }), facts, hand_out);
             }
             Leaf::Control(control) => *facts.acts.entry(control.what).or_default() += 1,
-            Leaf::Stored(_) | Leaf::Retired(_) | Leaf::LegalHold(_) | Leaf::Unknown { .. } => {
-                *facts.acts.entry(leaf.name().to_owned()).or_default() += 1
+            Leaf::Stored(stored) => self.stored(index, stored, facts),
+            Leaf::Retired(retired) => {
+                *facts.acts.entry("RETIRED".to_owned()).or_default() += 1;
+                let session = retired.session;
+                if !self.ended.contains_key(&session) {
+                    facts.alter(format!("leaf {index}: retires session {session}, which has not ended"));
+                }
+                self.retired.insert(session);
             }
+            Leaf::LegalHold(hold) => self.hold(index, &hold, facts),
+            Leaf::Unknown { .. } => *facts.acts.entry(leaf.name().to_owned()).or_default() += 1,
+        }
+    }
+
+    /// Takes that a segment is in another vault. It was logged before, as the same file.
+    fn stored(&mut self, index: u64, stored: Stored, facts: &mut NodeFacts) {
+        *facts.acts.entry("STORED".to_owned()).or_default() += 1;
+        let Stored { session, segment_no: no, sha256, vault, .. } = stored;
+        let open = self.sessions.get(&session).and_then(|plan| plan.segments.get(&no)).map(|segment| segment.sha256);
+        let ended = || self.ended.get(&session).and_then(|ended| ended.segments.get(no as usize)).copied();
+        match open.or_else(ended) {
+            None => {
+                facts.alter(format!("leaf {index}: segment {no} of session {session} is stored, and was never logged"));
+            }
+            Some(logged) if logged != sha256 => {
+                facts.alter(format!("leaf {index}: segment {no} of session {session} is stored with another SHA-256"));
+            }
+            Some(_) => {
+                let name = self.vaults.get(vault.as_str()).cloned().unwrap_or_else(|| vault.into());
+                self.vaults.insert(Arc::clone(&name));
+                self.stored.entry((session, no)).or_insert(name);
+            }
+        }
+    }
+
+    fn hold(&mut self, index: u64, hold: &LegalHold, facts: &mut NodeFacts) {
+        *facts.acts.entry("LEGAL_HOLD".to_owned()).or_default() += 1;
+        if !self.knows(hold.session) {
+            facts.alter(format!("leaf {index}: a legal hold on session {}, which is not open", hold.session));
+        }
+        if let Err(why) = self.holds.take(hold) {
+            facts.remark(format!("leaf {index}: the hold on session {} is not lifted: {why}", hold.session));
         }
     }
 
@@ -129,7 +204,9 @@ impl<'a> Book<'a> {
                 return;
             }
             plan.heads.push(LoggedHead { block_no: head.block_no, link: head.link, events: head.events });
-        } else if self.ended.get(&head.session) != Some(&(head.block_no, head.link)) {
+        } else if self.ended.get(&head.session).map(|ended| (ended.last_block, ended.last_link))
+            != Some((head.block_no, head.link))
+        {
             facts.alter(format!("leaf {index}: names session {}, which is not open", head.session));
         }
     }
@@ -147,8 +224,11 @@ impl<'a> Book<'a> {
             facts.alter(format!("leaf {index}: closes session {session}, which is not open"));
             return;
         };
-        self.ended.insert(session, (close.last_block, close.last_link));
+        let (last_block, last_link) = (close.last_block, close.last_link);
         plan.finish(LoggedEnd { index, close, recovered });
+        // By number where there is no gap; one with a gap is altered anyway.
+        let segments = plan.segments.values().map(|segment| segment.sha256).collect();
+        self.ended.insert(session, Ended { last_block, last_link, segments });
         hand_out(plan);
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn doubts(trust: Option<&TrustFile>, nodes: &[NodeFacts], sessions: &
         doubts.extend(trust.and_then(|trust| restarted(trust, node)));
         if node.anchors.is_empty() {
             doubts.push(format!(
-                "no checkpoint of {name} is known from outside the vault: nothing shows that its end is here"
+                "no checkpoint of {name} is known from outside the vault, or locked in it: nothing shows that its end is here"
             ));
         }
         let age_max = trust.and_then(|trust| trust.anchor_age_max).map(|age| age.as_micros());

@@ -3,28 +3,29 @@
 //! What a session's leaves say is gathered in a [`Plan`], which is handed out as soon as the session has ended, so that
 //! memory holds the live sessions of a moment and not the history of the node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
+use casemate_certs::trust::Board;
 use casemate_recorder::log::leaf::Leaf;
 use casemate_recorder::log::merkle::{Frontier, Hash, leaf_hash};
-use casemate_recorder::log::note::{NOTE_LEN_MAX, Note};
-use casemate_recorder::log::tile::{Content, ENTRY_LEN_MAX, TILE_WIDTH, TileName, bundles, read_entries};
+use casemate_recorder::log::note::Note;
+use casemate_recorder::log::tile::{Content, TILE_WIDTH, TileName, bundles, read_entries};
+use casemate_recorder::transcript::block::SessionId;
 
 use super::anchors::{Anchor, NodeTrust, Signed};
 use super::book::Book;
+use super::judge::SILENCE_US;
+use super::ledger::Ledger;
+use super::notes::{Notes, Target};
 use super::session::Plan;
+use super::tiles::TileFiles;
 use crate::ReplayError;
 use crate::time::length;
-use crate::vault::{Listing, LogListing, Vault, read_small};
-
-/// A bundle is at most this long, in bytes.
-const BUNDLE_LEN_MAX: u64 = TILE_WIDTH as u64 * (ENTRY_LEN_MAX as u64 + 2);
+use crate::vault::{Listing, Vault};
 
 /// A wall clock that goes back by less is a matter of rounding, in microseconds.
 const CLOCK_SLACK_US: u64 = 1_000_000;
-
-/// A node that says nothing for longer was not well: three heartbeats, in microseconds.
-pub(super) const SILENCE_US: u64 = 180_000_000;
 
 /// A list of findings of one kind is cut here; the count goes on.
 pub(super) const FINDINGS_MAX: usize = 20;
@@ -48,6 +49,9 @@ pub(super) struct NodeFacts {
     /// Checkpoints of the vault that fit the tree.
     pub(super) checkpoints: u64,
     pub(super) anchors: Vec<AnchorFacts>,
+    /// Checkpoints that a server dated, whatever holds them now: size, the server's time, and the wall clock of the newest leaf
+    /// under each, in microseconds since 1970.
+    pub(super) dated: Vec<(u64, u64, u64)>,
     /// Whether an anchor covers more leaves than are here.
     pub(super) behind_anchor: bool,
     /// Evidence altered or missing, as far as it is not about one session.
@@ -58,16 +62,31 @@ pub(super) struct NodeFacts {
     pub(super) remarks: Vec<String>,
     /// What the node did to itself: leaves that are about no session.
     pub(super) acts: BTreeMap<String, u64>,
+    /// Which segments the log says are in which other vault.
+    pub(super) stored: HashMap<(SessionId, u32), Arc<str>>,
+    /// Sessions that the log says were deleted on purpose.
+    pub(super) retired: HashSet<SessionId>,
+    /// Sessions that must be kept whatever their OPEN says.
+    pub(super) held: HashSet<SessionId>,
     remarks_left_out: usize,
 }
 
 /// An anchor that fits the log.
 #[derive(Debug)]
 pub(super) struct AnchorFacts {
-    pub(super) kept_by: &'static str,
+    pub(super) kept_by: Arc<str>,
     pub(super) size: u64,
     /// Wall clock of the last leaf that it covers, in microseconds since 1970.
     pub(super) wall_us: u64,
+    /// When a server took it, in microseconds since 1970.
+    pub(super) server_us: Option<u64>,
+}
+
+impl AnchorFacts {
+    /// Returns up to when it proves anything: a node whose clock runs ahead proves no more than was there when it came.
+    pub(super) fn time_us(&self) -> u64 {
+        self.server_us.map_or(self.wall_us, |server_us| server_us.min(self.wall_us))
+    }
 }
 
 impl NodeFacts {
@@ -78,10 +97,16 @@ impl NodeFacts {
 
     /// Returns the time of the newest leaf under an anchor, in microseconds since 1970.
     pub(super) fn as_of_us(&self) -> Option<u64> {
-        self.anchors.iter().max_by_key(|anchor| anchor.size).map(|anchor| anchor.wall_us)
+        self.anchors.iter().max_by_key(|anchor| (anchor.size, anchor.time_us())).map(AnchorFacts::time_us)
     }
 
-    fn remark(&mut self, what: String) {
+    /// Whether it is proven that this time has passed: an anchor is newer. A leaf's clock is the node's word, and does not
+    /// count beyond the time of the verdict.
+    pub(super) fn has_passed(&self, time_us: u64, now_us: u64) -> bool {
+        self.anchors.iter().any(|anchor| (time_us..=now_us).contains(&anchor.server_us.unwrap_or(anchor.wall_us)))
+    }
+
+    pub(super) fn remark(&mut self, what: String) {
         if self.remarks.len() < FINDINGS_MAX {
             self.remarks.push(what);
         } else {
@@ -96,13 +121,16 @@ impl NodeFacts {
     }
 }
 
-/// A root that the tree must have at some size.
-struct Target<'a> {
-    root: Hash,
-    /// As the report names it.
-    from: String,
-    signed: Signed<'a>,
-    anchor: Option<&'a Anchor>,
+/// What a log is held against.
+pub(super) struct Question<'a> {
+    pub(super) vault: &'a Vault,
+    pub(super) listing: &'a Listing,
+    /// Checkpoints that were kept outside.
+    pub(super) anchors: &'a [Anchor],
+    /// Whose orders about legal holds count.
+    pub(super) board: Option<&'a Board>,
+    pub(super) ledger: &'a Ledger,
+    pub(super) now_us: u64,
 }
 
 /// Checks the log of one node and hands out the plan of every session that it opened.
@@ -110,39 +138,36 @@ struct Target<'a> {
 /// # Errors
 /// The vault cannot be read. What is wrong with the evidence is in the facts.
 pub(super) fn check_node<'a>(
-    vault: &'a Vault,
+    question: &Question<'a>,
     name: &'a str,
     trust: &NodeTrust<'a>,
-    anchors: &'a [Anchor],
-    listing: &'a Listing,
     hand_out: &mut dyn FnMut(Plan),
 ) -> Result<NodeFacts, ReplayError> {
+    let Question { vault, listing, anchors, board, ledger, now_us } = *question;
     let files = vault.log(name)?;
     let mut facts =
         NodeFacts { name: name.to_owned(), listed: matches!(trust, NodeTrust::Keys(_)), ..NodeFacts::default() };
     for stray in &files.strays {
-        facts.remark(format!("{}: {}", stray.path, stray.what));
+        let finding = format!("{}: {}", stray.path, stray.what);
+        if stray.poses { facts.alter(finding) } else { facts.remark(finding) }
     }
     let mut targets: BTreeMap<u64, Vec<Target<'a>>> = BTreeMap::new();
-    read_notes(vault, name, trust, &files, &mut facts, &mut targets)?;
+    Notes { vault, name, trust, ledger, now_us }.read(&files, &mut facts, &mut targets)?;
     for anchor in anchors.iter().filter(|anchor| anchor.note.checkpoint.origin == name) {
         let signed = trust.check(&anchor.note);
         if signed == Signed::ByAnother {
             facts.alter(format!("{}: signed in the name of {name} by a key that is not trusted", anchor.kept_by));
         }
-        let from = format!("the checkpoint of size {} in the {}", anchor.note.checkpoint.size, anchor.kept_by);
-        let target = Target { root: anchor.note.checkpoint.root, from, signed, anchor: Some(anchor) };
-        targets.entry(anchor.note.checkpoint.size).or_default().push(target);
+        targets.entry(anchor.note.checkpoint.size).or_default().push(Target::of(anchor, signed));
     }
     let size = targets.last_key_value().map_or(0, |(size, _)| *size);
     if size == 0 {
         facts.remark("the log has no checkpoint that counts: nothing in it can be judged".to_owned());
     }
     let mut walk = Walk {
-        vault,
-        files: TileFiles::new(vault, name, &files),
+        files: TileFiles::new(vault, ledger, name, &files),
         facts,
-        book: Book::new(name, listing),
+        book: Book::new(name, listing, board),
         edge: Frontier::new(),
         tiles: Vec::new(),
         newest_wall_us: 0,
@@ -151,13 +176,12 @@ pub(super) fn check_node<'a>(
     let Walk { mut facts, book, .. } = walk;
     for (size, missed) in targets {
         for target in missed {
-            facts.behind_anchor |= target.anchor.is_some();
-            let what =
-                if target.anchor.is_some() { "the log was rolled back" } else { "leaves of the log are missing" };
+            facts.behind_anchor |= target.outside;
+            let what = if target.outside { "the log was rolled back" } else { "leaves of the log are missing" };
             facts.alter(format!("{what}: {} leaves are here, and {} covers {size}", facts.size, target.from));
         }
     }
-    book.sessions.into_values().for_each(hand_out);
+    book.close(&mut facts).into_values().for_each(hand_out);
     if facts.remarks_left_out > 0 {
         let more = format!("and {} more such remarks", facts.remarks_left_out);
         facts.remarks.push(more);
@@ -165,103 +189,8 @@ pub(super) fn check_node<'a>(
     Ok(facts)
 }
 
-/// Reads the checkpoints that the vault keeps.
-fn read_notes<'a>(
-    vault: &Vault,
-    name: &str,
-    trust: &NodeTrust<'a>,
-    files: &LogListing,
-    facts: &mut NodeFacts,
-    targets: &mut BTreeMap<u64, Vec<Target<'a>>>,
-) -> Result<(), ReplayError> {
-    for path in &files.notes {
-        let place = vault.shown(path);
-        let note = match read_small(path, NOTE_LEN_MAX as u64) {
-            Ok(Some(bytes)) => String::from_utf8(bytes).ok().and_then(|text| text.parse::<Note>().ok()),
-            Ok(None) => continue,
-            Err(ReplayError::Evidence { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let Some(note) = note else {
-            facts.alter(format!("{place}: is not a checkpoint"));
-            continue;
-        };
-        let checkpoint = &note.checkpoint;
-        if checkpoint.origin != name || path.file_name() != Some(checkpoint.file_name().as_ref()) {
-            facts.alter(format!("{place}: is the checkpoint of another log or size"));
-            continue;
-        }
-        let signed = trust.check(&note);
-        match signed {
-            Signed::By(_) | Signed::Unchecked => {}
-            Signed::ByAnother => {
-                facts.alter(format!("{place}: signed by a key that is not trusted for {name}"));
-                continue;
-            }
-            Signed::Broken => {
-                facts.alter(format!("{place}: signature does not fit"));
-                continue;
-            }
-        }
-        let target = Target { root: checkpoint.root, from: place, signed, anchor: None };
-        targets.entry(checkpoint.size).or_default().push(target);
-        if facts.newest.as_ref().is_none_or(|newest| newest.checkpoint.size <= note.checkpoint.size) {
-            facts.newest = Some(note);
-        }
-    }
-    Ok(())
-}
-
-/// Finds tiles and bundles among the files that were listed.
-struct TileFiles<'a> {
-    vault: &'a Vault,
-    node: String,
-    widths: HashMap<(Content, u64), Vec<u16>>,
-}
-
-impl<'a> TileFiles<'a> {
-    fn new(vault: &'a Vault, node: &str, listing: &LogListing) -> Self {
-        Self { vault, node: node.to_owned(), widths: Self::group(listing) }
-    }
-
-    fn group(listing: &LogListing) -> HashMap<(Content, u64), Vec<u16>> {
-        let mut widths: HashMap<_, Vec<u16>> = HashMap::new();
-        for tile in &listing.tiles {
-            widths.entry((tile.content, tile.index)).or_default().push(tile.width);
-        }
-        widths.values_mut().for_each(|widths| widths.sort_unstable());
-        widths
-    }
-
-    fn widths(&self, content: Content, index: u64) -> &[u16] {
-        self.widths.get(&(content, index)).map_or(&[], Vec::as_slice)
-    }
-
-    fn read(&self, tile: TileName) -> Result<Option<Vec<u8>>, ReplayError> {
-        read_small(&self.vault.log_dir(&self.node).join(tile.to_string()), BUNDLE_LEN_MAX)
-    }
-
-    /// Reads the narrowest bundle that is at least as wide as asked for, or else the widest there is.
-    fn bundle(&mut self, wanted: TileName) -> Result<Option<(u16, Vec<u8>)>, ReplayError> {
-        for attempt in 0..2 {
-            if attempt > 0 {
-                // In a live vault a partial bundle gives way to a wider one at any moment: look again.
-                self.widths = Self::group(&self.vault.log(&self.node)?);
-            }
-            let widths = self.widths(wanted.content, wanted.index);
-            let width = widths.iter().find(|width| **width >= wanted.width).or_else(|| widths.last());
-            let Some(width) = width.copied() else { continue };
-            if let Some(bytes) = self.read(TileName { width, ..wanted })? {
-                return Ok(Some((width, bytes)));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// One pass over the leaves of a log.
 struct Walk<'a> {
-    vault: &'a Vault,
     files: TileFiles<'a>,
     facts: NodeFacts,
     book: Book<'a>,
@@ -281,25 +210,19 @@ impl<'a> Walk<'a> {
     ) -> Result<(), ReplayError> {
         self.reach(targets);
         'log: for wanted in bundles(size) {
-            let read = match self.files.bundle(wanted) {
-                Err(ReplayError::Evidence { place, what }) => {
-                    self.facts.alter(format!("{place}: {what}"));
-                    None
-                }
-                read => read?,
-            };
-            let Some((width, bytes)) = read else {
-                self.facts.alter(format!("{}: is missing", self.place(wanted)));
+            let Some((name, found)) = self.files.bundle(wanted)? else {
+                self.facts.alter(format!("{}: is missing", self.files.place(wanted)));
                 break;
             };
-            let name = TileName { width, ..wanted };
-            let entries = match read_entries(&bytes, width, true) {
-                Ok(entries) => entries,
-                Err(error) => {
-                    self.facts.alter(format!("{}: {error}", self.place(name)));
+            let chosen = self.files.choose(name, &found, &self.edge, targets);
+            let bytes = match chosen {
+                Ok(bytes) => bytes,
+                Err(what) => {
+                    self.facts.alter(format!("{}: {what}", self.files.place(name)));
                     break;
                 }
             };
+            let entries = read_entries(&bytes, name.width, true).unwrap_or_default();
             for entry in entries.iter().take(wanted.width.into()) {
                 self.leaf(entry, hand_out)?;
                 self.reach(targets);
@@ -317,10 +240,6 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn place(&self, tile: TileName) -> String {
-        self.vault.shown(&self.vault.log_dir(&self.facts.name).join(tile.to_string()))
-    }
-
     /// Holds the tree as it is now against all roots that are known for its size.
     fn reach(&mut self, targets: &mut BTreeMap<u64, Vec<Target<'a>>>) {
         let size = self.edge.size();
@@ -336,18 +255,18 @@ impl<'a> Walk<'a> {
                 self.facts.broken_below = self.facts.broken_below.max(size);
             } else if late {
                 self.facts.alter(format!("{} is signed outside the period of its key", target.from));
-            } else if let Some(anchor) = target.anchor {
-                if target.signed == Signed::ByAnother {
-                    continue;
-                }
-                let unknown = anchor.session.filter(|session| !self.book.knows(*session));
+            } else if target.outside && target.signed == Signed::ByAnother {
+                continue;
+            } else {
+                self.facts.checkpoints += u64::from(!target.outside);
+                self.facts.dated.extend(target.server_us.map(|server_us| (size, server_us, self.newest_wall_us)));
+                let Some(kept) = target.kept else { continue };
+                let unknown = kept.session.filter(|session| !self.book.knows(*session));
                 if let Some(session) = unknown {
                     self.facts.alter(format!("the slip is for session {session}, which the log does not know by then"));
                 }
-                let kept_by = anchor.kept_by;
-                self.facts.anchors.push(AnchorFacts { kept_by, size, wall_us: self.newest_wall_us });
-            } else {
-                self.facts.checkpoints += 1;
+                let (kept_by, server_us) = (kept.by, kept.server_us);
+                self.facts.anchors.push(AnchorFacts { kept_by, size, wall_us: self.newest_wall_us, server_us });
             }
         }
     }
@@ -406,18 +325,17 @@ impl<'a> Walk<'a> {
 
     /// Holds the other widths of a bundle against the one that was read: one is the beginning of the other.
     fn compare_bundles(&mut self, name: TileName, bytes: &[u8]) -> Result<(), ReplayError> {
-        for width in self.files.widths(name.content, name.index).to_vec() {
-            let other = TileName { width, ..name };
-            if width == name.width {
-                continue;
-            }
-            let Some(found) = self.read_tile(other)? else { continue };
+        let widths = self.files.widths(name.content, name.index).iter();
+        let others: Vec<_> =
+            widths.filter(|width| **width != name.width).map(|width| TileName { width: *width, ..name }).collect();
+        let misfits = self.files.misfits(&others, |other, found| {
             let common = found.len().min(bytes.len());
-            let same =
-                found.get(..common) == bytes.get(..common) && (found.len() < bytes.len()) == (width < name.width);
-            if !same || read_entries(&found, width, true).is_err() {
-                self.facts.alter(format!("{}: contradicts {}", self.place(other), name));
-            }
+            let alike =
+                found.get(..common) == bytes.get(..common) && (found.len() < bytes.len()) == (other.width < name.width);
+            alike && read_entries(found, other.width, true).is_ok()
+        })?;
+        for other in misfits {
+            self.facts.alter(format!("{}: contradicts {name}", self.files.place(other)));
         }
         Ok(())
     }
@@ -430,30 +348,20 @@ impl<'a> Walk<'a> {
         }
         let content = Content::Hashes { level: level as u8 };
         let index = (self.edge.size() >> (8 * level as u32)).saturating_sub(1) >> 8;
-        let widths = self.files.widths(content, index).to_vec();
-        if widths.is_empty() {
+        let widths = self.files.widths(content, index).iter();
+        let names: Vec<_> = widths.map(|width| TileName { content, index, width: *width }).collect();
+        if names.is_empty() {
             let name = TileName { content, index, width: hashes.len() as u16 };
-            self.facts.remark(format!("{}: is missing, and follows from the entries", self.place(name)));
+            self.facts.remark(format!("{}: is missing, and follows from the entries", self.files.place(name)));
         }
-        for width in widths {
-            let name = TileName { content, index, width };
-            let Some(found) = self.read_tile(name)? else { continue };
+        let misfits = self.files.misfits(&names, |name, found| {
             let (found, rest) = found.as_chunks::<32>();
             let same = found.iter().zip(&hashes).all(|(found, hash)| *found == hash.0);
-            if !same || !rest.is_empty() || found.len() != usize::from(width) {
-                self.facts.alter(format!("{}: does not follow from the entries", self.place(name)));
-            }
+            same && rest.is_empty() && found.len() == usize::from(name.width)
+        })?;
+        for name in misfits {
+            self.facts.alter(format!("{}: does not follow from the entries", self.files.place(name)));
         }
         Ok(())
-    }
-
-    fn read_tile(&mut self, name: TileName) -> Result<Option<Vec<u8>>, ReplayError> {
-        match self.files.read(name) {
-            Err(ReplayError::Evidence { place, what }) => {
-                self.facts.alter(format!("{place}: {what}"));
-                Ok(None)
-            }
-            read => read,
-        }
     }
 }

@@ -6,30 +6,36 @@
 mod anchors;
 mod book;
 mod doubts;
+mod gaps;
+mod holds;
+mod judge;
+mod ledger;
+mod listed;
 mod log;
+mod notes;
 mod report;
 mod session;
 pub(crate) mod textfile;
+mod tiles;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anchors::{Anchor, NodeTrust, Signed, State, Trial};
 use casemate_certs::trust::{Trust, TrustFile};
+use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::transcript::wrap::Identity;
 use doubts::{doubts, retention};
-use log::{NodeFacts, SILENCE_US, check_node};
+use judge::{PENDING_US, SILENCE_US, Scales, judge};
+use ledger::{Few, Ledger, Table};
+pub(crate) use listed::{Logged, logged_sessions};
+use log::{NodeFacts, Question, check_node};
 use session::{Depth, Facts, Outcome, Plan, check_segment, conclude};
 
 use crate::ReplayError;
-use crate::vault::{Listing, Vault};
-
-/// A segment may be in the log and not yet in the vault for this long, in microseconds.
-const PENDING_US: u64 = 3600 * 1_000_000;
-
-/// A live vault lags behind its node by less than this.
-const LAG: std::time::Duration = std::time::Duration::from_millis(1500);
+use crate::vault::{Listing, S3Vault, Totals, Vault};
 
 /// Segments that wait for a worker; more would only hold memory.
 const QUEUE_LEN: usize = 256;
@@ -55,6 +61,18 @@ pub struct Options {
     pub json: bool,
     /// The time of the verdict, in microseconds since 1970.
     pub now_us: u64,
+    /// Only sessions that were opened at this time or later are looked at, in microseconds since 1970. Logs always are, whole.
+    pub since_us: Option<u64>,
+    /// Only sessions that were opened before this time.
+    pub until_us: Option<u64>,
+}
+
+impl Options {
+    /// Whether a session that was opened then is looked at.
+    fn covers(&self, open_us: u64) -> bool {
+        self.since_us.is_none_or(|since_us| since_us <= open_us)
+            && self.until_us.is_none_or(|until_us| open_us < until_us)
+    }
 }
 
 /// What is known about a session, in the order of the equation.
@@ -168,6 +186,22 @@ struct Findings {
     exit: u8,
     /// Whether what is missing may be on its way into the vault at this moment.
     may_lag: bool,
+    /// What a bucket says of what lies in it.
+    storage: Option<Storage>,
+    /// Sessions that were opened outside of the time that was asked about.
+    left_out: usize,
+    /// That time.
+    period: (Option<u64>, Option<u64>),
+    /// For each node with anchors that a server dated: the largest time between two, and how late the worst came, in microseconds.
+    dated: Vec<(String, u64, u64)>,
+}
+
+/// What a bucket says of what lies in it.
+#[derive(Debug)]
+struct Storage {
+    bucket: String,
+    totals: Totals,
+    table: Table,
 }
 
 /// Verifies a vault, writes the report and returns the exit status.
@@ -195,7 +229,8 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
     let mut findings = examine(vault, trust.as_ref(), &anchors, options)?;
     if findings.may_lag {
         // A slip is older than the moment in which a live node puts its checkpoint into the vault: look once more.
-        std::thread::sleep(LAG);
+        std::thread::sleep(vault.lag());
+        vault.refresh()?;
         findings = examine(vault, trust.as_ref(), &anchors, options)?;
     }
     let before = state.as_ref().and_then(|state| state.opened);
@@ -224,10 +259,9 @@ fn examine(
     anchors: &[Anchor],
     options: &Options,
 ) -> Result<Findings, ReplayError> {
-    let depth = Depth { sha256: options.sha256, identities: options.identities.clone() };
     let keys = trust.map(TrustFile::trust);
     // Segments first, logs after: in a live vault whatever is listed here is in the log by the time it is read.
-    let listing = vault.sessions()?;
+    let mut listing = vault.sessions()?;
     let (names, strays) = vault.nodes()?;
     let mut altered = Vec::new();
     let mut remarks = Vec::new();
@@ -235,14 +269,22 @@ fn examine(
         let finding = format!("{}: {}", stray.path, stray.what);
         if stray.poses { altered.push(finding) } else { remarks.push(finding) }
     }
-    let (nodes, facts) = check_all(vault, keys, anchors, &listing, &names, &depth)?;
+    let ahead = vault.bucket().map(|bucket| set_aside(bucket, &mut listing, options.now_us)).unwrap_or_default();
+    let ledger = Ledger::new(keys);
+    let board = trust.and_then(|file| file.believe(options.now_us).ok());
+    let question = Question { vault, listing: &listing, anchors, board, ledger: &ledger, now_us: options.now_us };
+    let Checked { nodes, facts, left_out } = check_all(&question, keys, &names, options)?;
     for anchor in anchors {
         let origin = &anchor.note.checkpoint.origin;
         if !names.contains(origin) {
             altered.push(format!("the log of {origin} is missing, and a {} proves it was here", anchor.kept_by));
         }
     }
-    let known: std::collections::HashSet<_> = facts.iter().map(|facts| facts.plan.open.session).collect();
+    let mut known: HashSet<_> = facts.iter().map(|facts| facts.plan.open.session).collect();
+    known.extend(&left_out);
+    for session in ahead.iter().filter(|session| !known.contains(session)) {
+        remarks.push(format!("session {session} is newer than the newest checkpoint here: not judged yet"));
+    }
     for (session, segments) in &listing.sessions {
         match (known.contains(session), segments.is_empty()) {
             (false, false) => altered.push(format!("session {session} is in the vault, and no log opens it")),
@@ -250,11 +292,12 @@ fn examine(
             _ => {}
         }
     }
+    let scales = Scales { now_us: options.now_us, may_drop: vault.bucket().is_none() };
     let mut sessions: Vec<Judged> = facts
         .into_iter()
         .map(|facts| {
             let node = nodes.iter().find(|node| node.name == facts.plan.node);
-            judge(facts, node, options.now_us)
+            judge(facts, node, scales)
         })
         .collect();
     sessions.sort_by(|a, b| {
@@ -264,7 +307,24 @@ fn examine(
     let opened = Opened::by(&options.identities, keys, &sessions, options.now_us);
     let mut undecided = doubts(trust, &nodes, &sessions, options.now_us);
     undecided.extend(opened.iter().flat_map(|opened| opened.doubts(keys)));
-    let exceptions = keys.map(|trust| retention(trust, &sessions)).unwrap_or_default();
+    let mut exceptions = keys.map(|trust| retention(trust, &sessions)).unwrap_or_default();
+    let (mut storage, mut dated) = (None, Vec::new());
+    if let Some(bucket) = vault.bucket() {
+        let retired = sessions.iter().filter(|judged| judged.status == Status::Retired);
+        let retired = retired.map(|judged| judged.facts.plan.open.session).collect();
+        let totted = ledger.tot_up(bucket, &retired);
+        altered.extend(totted.altered);
+        exceptions.extend(totted.exceptions);
+        let mut silent = Few::default();
+        for node in &nodes {
+            let since_us = options.since_us.unwrap_or(0);
+            gaps::explain(node, keys, options.now_us, since_us).into_iter().for_each(|what| silent.push(what));
+            let largest = gaps::gaps(node, keys, options.now_us).into_iter().map(gaps::Gap::length_us).max();
+            dated.extend(largest.map(|largest| (node.name.clone(), largest, gaps::lateness_us(node))));
+        }
+        exceptions.extend(silent.into_lines("times without an anchor"));
+        storage = Some(Storage { bucket: bucket.name(), totals: bucket.totals(), table: totted.table });
+    }
     let is_altered = !altered.is_empty()
         || nodes.iter().any(|node| !node.altered.is_empty())
         || sessions.iter().any(|judged| matches!(judged.status, Status::Altered | Status::Missing));
@@ -278,7 +338,7 @@ fn examine(
     let fresh = nodes.iter().any(|node| options.now_us.saturating_sub(node.newest_us) <= SILENCE_US);
     let may_lag = nodes.iter().any(|node| node.behind_anchor)
         || anchors.iter().any(|anchor| !names.contains(&anchor.note.checkpoint.origin))
-        || (fresh && sessions.iter().any(|judged| judged.facts.absent.is_some()));
+        || (vault.bucket().is_none() && fresh && sessions.iter().any(|judged| !judged.facts.absent.is_empty()));
     Ok(Findings {
         nodes,
         sessions,
@@ -291,7 +351,25 @@ fn examine(
         last_trial: None,
         exit,
         may_lag,
+        storage,
+        left_out: left_out.len(),
+        period: (options.since_us, options.until_us),
+        dated,
     })
+}
+
+/// Takes out of a listing what came after the newest checkpoint: its leaf may be on the way, for as long as anything may be
+/// pending. Returns the sessions of which nothing else is here.
+fn set_aside(bucket: &S3Vault, listing: &mut Listing, now_us: u64) -> Vec<SessionId> {
+    let Some(newest_us) = bucket.newest_checkpoint_us() else { return Vec::new() };
+    let from_us = newest_us.max(now_us.saturating_sub(PENDING_US));
+    for (session, segments) in &mut listing.sessions {
+        segments.retain(|no| bucket.came_us(*session, *no).is_none_or(|came_us| came_us <= from_us));
+    }
+    let ahead = listing.sessions.iter().filter(|(_, segments)| segments.is_empty()).map(|(session, _)| *session);
+    let ahead = ahead.collect();
+    listing.sessions.retain(|_, segments| !segments.is_empty());
+    ahead
 }
 
 /// A session on its way through the workers.
@@ -300,26 +378,39 @@ struct Job {
     outcomes: Mutex<Vec<Outcome>>,
 }
 
-/// Reads all logs and checks all sessions, on as many threads as there are processors.
+/// What came of reading everything.
+struct Checked {
+    nodes: Vec<NodeFacts>,
+    facts: Vec<Facts>,
+    /// Sessions that nobody asked about.
+    left_out: HashSet<SessionId>,
+}
+
+/// Reads all logs and checks all sessions: on as many threads as there are processors, or as there are requests in flight.
 fn check_all(
-    vault: &Vault,
+    question: &Question<'_>,
     trust: Option<&Trust>,
-    anchors: &[Anchor],
-    listing: &Listing,
     names: &[String],
-    depth: &Depth,
-) -> Result<(Vec<NodeFacts>, Vec<Facts>), ReplayError> {
+    options: &Options,
+) -> Result<Checked, ReplayError> {
+    let depth = Depth { sha256: options.sha256, identities: options.identities.clone() };
     let done: Mutex<Vec<Facts>> = Mutex::default();
     let keep = |facts| done.lock().unwrap_or_else(PoisonError::into_inner).push(facts);
+    let failed: Mutex<Option<ReplayError>> = Mutex::default();
     let (sender, receiver) = mpsc::sync_channel::<(Arc<Job>, u32)>(QUEUE_LEN);
     let receiver = Mutex::new(receiver);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(64);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(64).max(question.vault.lanes());
+    let mut left_out = HashSet::new();
     let nodes = std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| work(vault, &receiver, depth, &keep));
+            scope.spawn(|| work(question, &receiver, &depth, &keep, &failed));
         }
         let mut nodes = Vec::new();
         let mut hand_out = |mut plan: Plan| {
+            if !options.covers(plan.open.wall_us) {
+                left_out.insert(plan.open.session);
+                return;
+            }
             let count = plan.segment_count();
             if count == 0 {
                 keep(conclude(plan, Vec::new()));
@@ -336,7 +427,7 @@ fn check_all(
         };
         for name in names {
             let node_trust = NodeTrust::of(trust, name);
-            match check_node(vault, name, &node_trust, anchors, listing, &mut hand_out) {
+            match check_node(question, name, &node_trust, &mut hand_out) {
                 Ok(node) => nodes.push(node),
                 Err(error) => {
                     drop(sender);
@@ -347,132 +438,38 @@ fn check_all(
         drop(sender);
         Ok(nodes)
     })?;
-    Ok((nodes, done.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(Checked { nodes, facts: done.into_inner().unwrap_or_else(PoisonError::into_inner), left_out }),
+    }
 }
 
-fn work(vault: &Vault, receiver: &Mutex<mpsc::Receiver<(Arc<Job>, u32)>>, depth: &Depth, keep: &impl Fn(Facts)) {
+fn work(
+    question: &Question<'_>,
+    receiver: &Mutex<mpsc::Receiver<(Arc<Job>, u32)>>,
+    depth: &Depth,
+    keep: &impl Fn(Facts),
+    failed: &Mutex<Option<ReplayError>>,
+) {
     let mut buffer = Vec::new();
     loop {
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, no)) = next else { return };
-        let outcome = check_segment(vault, &job.plan, no, &mut buffer, depth);
-        if let Some(slot) = job.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(no as usize) {
-            *slot = outcome;
+        // Where the bucket no longer answers there will be no verdict: what is left in the queue is only taken out.
+        if failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            match check_segment(question.vault, &job.plan, no, &mut buffer, depth, question.ledger) {
+                Ok(outcome) => {
+                    if let Some(slot) = job.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(no as usize)
+                    {
+                        *slot = outcome;
+                    }
+                }
+                Err(error) => drop(failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error)),
+            }
         }
         // Exactly one handle, the last to go, gives up the job; by then all outcomes are in it.
         if let Some(job) = Arc::into_inner(job) {
             keep(conclude(job.plan, job.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)));
         }
     }
-}
-
-fn judge(facts: Facts, node: Option<&NodeFacts>, now_us: u64) -> Judged {
-    let plan = &facts.plan;
-    let (newest_us, anchored_size, broken_below, boots) =
-        node.map_or((0, 0, 0, 0), |node| (node.newest_us, node.anchored_size(), node.broken_below, node.boots));
-    let since_proof = newest_us.saturating_sub(plan.proof_us);
-    let pending = facts.absent.filter(|(_, logged_us)| newest_us.saturating_sub(*logged_us) <= PENDING_US);
-    let last_index = plan.end.as_ref().map_or(plan.index, |end| end.index);
-    let anchored = last_index < anchored_size;
-    let stale = plan.boots != boots || now_us.saturating_sub(newest_us) > SILENCE_US;
-    let (status, reason, exposure_us, exception) = if plan.index < broken_below {
-        (Status::Altered, Some("rests on leaves that do not fit a checkpoint".to_owned()), None, false)
-    } else if let Some(what) = &facts.altered {
-        (Status::Altered, Some(what.clone()), None, false)
-    } else if let Some(what) = &facts.unreadable {
-        (Status::Missing, Some(what.clone()), None, false)
-    } else if let (Some((no, _)), None) = (facts.absent, pending) {
-        (Status::Missing, Some(format!("segment {no} is in the log and not in the vault")), None, false)
-    } else if let Some((no, logged_us)) = pending {
-        let what = format!("segment {no} is in the log and not yet in the vault");
-        (Status::Pending, Some(what), Some(newest_us.saturating_sub(logged_us)), true)
-    } else if !anchored {
-        let as_of = node.and_then(NodeFacts::as_of_us).unwrap_or_else(|| plan.open.wall_us.min(newest_us));
-        let what = "no anchor covers its end in the log".to_owned();
-        (Status::Unanchored, Some(what), Some(newest_us.saturating_sub(as_of)), false)
-    } else if let Some(end) = &plan.end {
-        match &end.recovered {
-            None => (Status::Clean, None, None, false),
-            Some(rescue) => {
-                let crash_us = rescue.boot.map_or(end.close.wall_us, |boot| boot.wall_us);
-                let what = "the daemon was killed or lost power, and the next start ended the session".to_owned();
-                (Status::Recovered, Some(what), Some(crash_us.saturating_sub(plan.proof_us)), true)
-            }
-        }
-    } else if stale {
-        let what = "open, and the node gave no recent sign of life".to_owned();
-        (Status::Open, Some(what), Some(since_proof), true)
-    } else {
-        (Status::Open, Some("open now".to_owned()), Some(since_proof), false)
-    };
-    Judged { facts, status, reason, exposure_us, exception, anchored }
-}
-
-/// What a node log says about a session, unverified: enough to list it.
-#[derive(Debug)]
-pub(crate) struct Logged {
-    pub(crate) session: casemate_recorder::transcript::block::SessionId,
-    pub(crate) kind: &'static str,
-    pub(crate) protocol: Option<&'static str>,
-    /// Microseconds since 1970.
-    pub(crate) start_us: u64,
-    /// Microseconds since 1970.
-    pub(crate) end_us: Option<u64>,
-    pub(crate) status: &'static str,
-    /// The number of the last segment, of a session that has ended.
-    pub(crate) last_segment: Option<u32>,
-    /// Until when it must be kept, in microseconds since 1970; 0 where no log opens it.
-    pub(crate) retain_until_us: u64,
-    /// The length of each segment that the log names.
-    pub(crate) segment_bytes: Vec<u64>,
-}
-
-/// Lists all sessions that a log opens or the vault holds, and says whether the logs hold together in themselves.
-pub(crate) fn logged_sessions(vault: &Vault) -> Result<(Vec<Logged>, bool), ReplayError> {
-    let mut listing = vault.sessions()?;
-    let (names, _) = vault.nodes()?;
-    let mut sessions = Vec::new();
-    let mut sound = true;
-    for name in &names {
-        let mut hand_out = |mut plan: Plan| {
-            let count = plan.segment_count();
-            let status = match &plan.end {
-                _ if (plan.present.len() as u64) < u64::from(count) => "pending",
-                None => "open",
-                Some(end) if end.recovered.is_some() => "recovered",
-                Some(_) => "closed",
-            };
-            sessions.push(Logged {
-                session: plan.open.session,
-                kind: report::kind_name(plan.open.kind),
-                protocol: report::protocol_name(plan.open.protocol),
-                start_us: plan.open.wall_us,
-                end_us: plan.end.as_ref().map(|end| end.close.wall_us),
-                status,
-                last_segment: plan.end.as_ref().and_then(|_| count.checked_sub(1)),
-                retain_until_us: plan.open.retain_until_us,
-                segment_bytes: plan.segments.values().map(|segment| segment.bytes).collect(),
-            });
-        };
-        let facts = check_node(vault, name, &NodeTrust::NoFile, &[], &listing, &mut hand_out)?;
-        sound &= facts.altered.is_empty();
-    }
-    for logged in &sessions {
-        listing.sessions.remove(&logged.session);
-    }
-    for (session, segments) in listing.sessions {
-        sound = false;
-        sessions.push(Logged {
-            session,
-            kind: "unknown",
-            protocol: None,
-            start_us: session.unix_ms().saturating_mul(1000),
-            end_us: None,
-            status: "unlogged",
-            last_segment: segments.last().copied(),
-            retain_until_us: 0,
-            segment_bytes: Vec::new(),
-        });
-    }
-    Ok((sessions, sound))
 }

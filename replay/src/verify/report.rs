@@ -7,7 +7,7 @@ use std::path::Path;
 use casemate_certs::trust::{Signer, TrustFile};
 
 use super::log::NodeFacts;
-use super::{Findings, Judged, Status};
+use super::{Findings, Judged, Status, Storage};
 use crate::ReplayError;
 use crate::json::Object;
 use crate::time::{length, rfc3339};
@@ -88,17 +88,26 @@ pub(super) fn protocol_name(protocol: u8) -> Option<&'static str> {
 }
 
 /// The largest time between two neighbouring anchors of a node, with the log's own ends, in microseconds.
-fn largest_gap_us(node: &NodeFacts) -> u64 {
+fn largest_gap_us(findings: &Findings, node: &NodeFacts) -> u64 {
+    // A server's clock is better than the node's own.
+    if let Some((_, gap_us, _)) = findings.dated.iter().find(|(name, _, _)| *name == node.name) {
+        return *gap_us;
+    }
     let mut times: Vec<u64> = node.anchors.iter().map(|anchor| anchor.wall_us).collect();
     times.extend([node.first_us, node.newest_us]);
     times.sort_unstable();
     times.iter().zip(times.iter().skip(1)).map(|(a, b)| b - a).max().unwrap_or(0)
 }
 
-fn anchors_by_keeper(node: &NodeFacts) -> BTreeMap<&'static str, usize> {
+/// By how much the worst dated anchor came after the newest leaf under it, in microseconds.
+fn lateness_us(findings: &Findings, node: &NodeFacts) -> Option<u64> {
+    findings.dated.iter().find(|(name, _, _)| *name == node.name).map(|(_, _, late_us)| *late_us)
+}
+
+fn anchors_by_keeper(node: &NodeFacts) -> BTreeMap<&str, usize> {
     let mut by = BTreeMap::new();
     for anchor in &node.anchors {
-        *by.entry(anchor.kept_by).or_default() += 1;
+        *by.entry(&*anchor.kept_by).or_default() += 1;
     }
     by
 }
@@ -125,7 +134,8 @@ fn json_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
                 "newest": rfc3339(node.newest_us),
                 "as_of": node.as_of_us().map(rfc3339),
                 "anchors": anchors_by_keeper(node),
-                "largest_gap_us": largest_gap_us(node),
+                "largest_gap_us": largest_gap_us(findings, node),
+                "latest_anchor_us": lateness_us(findings, node),
                 "acts": node.acts,
             })
         })
@@ -137,6 +147,10 @@ fn json_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
         .with("exceptions", &findings.exceptions)
         .with("trust", trust.map(trust_json))
         .with("remarks", findings.all_remarks())
+        .with("since", findings.period.0.map(rfc3339))
+        .with("until", findings.period.1.map(rfc3339))
+        .with("left_out", findings.left_out)
+        .with("storage", findings.storage.as_ref().map(storage_json))
         .with("sha256", findings.sha256)
         .with(
             "opened_by",
@@ -164,6 +178,41 @@ fn trust_json(file: &TrustFile) -> serde_json::Value {
         "signed_by": file.tally().signers.iter().map(signer).collect::<Vec<_>>(),
         "not_counted": refused,
     })
+}
+
+fn storage_json(storage: &Storage) -> serde_json::Value {
+    let Storage { bucket, totals, table } = storage;
+    serde_json::json!({
+        "bucket": bucket,
+        "objects": totals.objects,
+        "versions": totals.versions,
+        "markers": totals.markers,
+        "bytes": totals.bytes,
+        "looked_at": table.read,
+        "compliance": table.compliance,
+        "governance": table.governance,
+        "unlocked": table.unlocked,
+        "legal_holds": table.holds,
+        "earliest_retain_until": table.earliest_us.map(rfc3339),
+        "latest_retain_until": table.latest_us.map(rfc3339),
+    })
+}
+
+fn storage_text(storage: &Storage) -> Vec<String> {
+    let Storage { bucket, totals, table } = storage;
+    let end = |us: Option<u64>| us.map_or_else(|| "never".to_owned(), rfc3339);
+    let lines = [
+        format!(
+            "{bucket}: {} objects in {} versions, {} delete markers",
+            totals.objects, totals.versions, totals.markers
+        ),
+        format!(
+            "of {} that were read: {} locked in mode COMPLIANCE, {} in GOVERNANCE, {} not; {} under legal hold",
+            table.read, table.compliance, table.governance, table.unlocked, table.holds
+        ),
+        format!("locks end between {} and {}", end(table.earliest_us), end(table.latest_us)),
+    ];
+    lines.iter().map(|line| visible(line)).collect()
 }
 
 fn trust_text(file: &TrustFile) -> Vec<String> {
@@ -229,7 +278,9 @@ fn text_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
     let not_clean = findings.sessions.iter().filter(|judged| judged.status != Status::Clean).map(session_text);
     section(&mut lines, "sessions that are not clean:", not_clean.collect());
     section(&mut lines, "judged by the trust file:", trust.map(trust_text).unwrap_or_default());
-    section(&mut lines, "nodes:", findings.nodes.iter().map(node_text).collect());
+    let nodes = findings.nodes.iter().map(|node| node_text(findings, node));
+    section(&mut lines, "nodes:", nodes.collect());
+    section(&mut lines, "storage:", findings.storage.as_ref().map(storage_text).unwrap_or_default());
     section(&mut lines, "remarks, without consequence:", findings.all_remarks());
     let method = if findings.sha256 {
         "every link, seal, index and leaf, and the SHA-256 of every segment"
@@ -250,8 +301,20 @@ fn text_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
             format!("what is encrypted was checked as it is stored; nothing was opened (--identity){before}")
         }
     };
-    let retention = "files in a directory are tamper-evident, not tamper-proof: no lock was checked";
-    section(&mut lines, "checked:", vec![method.to_owned(), opened, retention.to_owned()]);
+    let retention = match &findings.storage {
+        None => "files in a directory are tamper-evident, not tamper-proof: no lock was checked",
+        Some(_) => "the lock of everything that was read, and all versions and delete markers",
+    };
+    let mut checked = vec![method.to_owned(), opened, retention.to_owned()];
+    if findings.period != (None, None) {
+        let (since, until) = findings.period;
+        let edge = |us: Option<u64>, open: &str| us.map_or_else(|| open.to_owned(), rfc3339);
+        let (since, until) = (edge(since, "the beginning"), edge(until, "the end"));
+        let left_out = findings.left_out;
+        checked
+            .push(format!("only sessions opened from {since} to {until}: {left_out} others were left out; logs whole"));
+    }
+    section(&mut lines, "checked:", checked);
     section(&mut lines, "not proven:", NOT_PROVEN.map(str::to_owned).to_vec());
     lines
 }
@@ -269,12 +332,13 @@ fn session_text(judged: &Judged) -> String {
     line
 }
 
-fn node_text(node: &NodeFacts) -> String {
+fn node_text(findings: &Findings, node: &NodeFacts) -> String {
     let anchors: Vec<String> = anchors_by_keeper(node).iter().map(|(by, count)| format!("{count} by {by}")).collect();
     let anchors = if anchors.is_empty() {
         "no anchors".to_owned()
     } else {
-        format!("anchors: {}, largest gap {}", anchors.join(", "), length(largest_gap_us(node)))
+        let late = lateness_us(findings, node).map(|us| format!(", at most {} late", length(us))).unwrap_or_default();
+        format!("anchors: {}, largest gap {}{late}", anchors.join(", "), length(largest_gap_us(findings, node)))
     };
     let acts: Vec<String> = node.acts.iter().map(|(what, count)| format!("{count} {what}")).collect();
     let acts = if acts.is_empty() { String::new() } else { format!("; acts: {}", acts.join(", ")) };

@@ -13,9 +13,12 @@ use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::head::{Head, Protocol, TranscriptKind};
 use casemate_recorder::transcript::seal;
 use casemate_recorder::transcript::wrap::{Identity, unwrap};
+use casemate_recorder::vault::s3::Standing;
+use casemate_recorder::vault::segment_key;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
+use super::ledger::Ledger;
 use crate::ReplayError;
 use crate::reader::SegmentReader;
 use crate::vault::Vault;
@@ -175,31 +178,69 @@ pub(super) struct Depth {
     pub(super) identities: Vec<Identity>,
 }
 
-/// Checks one segment.
-pub(super) fn check_segment(vault: &Vault, plan: &Plan, no: u32, buffer: &mut Vec<u8>, depth: &Depth) -> Outcome {
+/// Checks one segment: every version of it, where a bucket has several, and one that is right is enough.
+///
+/// # Errors
+/// The bucket cannot be asked. What is wrong with the evidence is in the outcome.
+pub(super) fn check_segment(
+    vault: &Vault,
+    plan: &Plan,
+    no: u32,
+    buffer: &mut Vec<u8>,
+    depth: &Depth,
+    ledger: &Ledger,
+) -> Result<Outcome, ReplayError> {
     let Some(logged) = plan.segments.get(&no) else {
-        return Outcome::Altered(format!("segment {no} is not named by the log"));
+        return Ok(Outcome::Altered(format!("segment {no} is not named by the log")));
     };
-    let path = vault.segment(plan.open.session, no);
-    let checked = SegmentReader::open(&path, buffer).and_then(|reader| match reader {
-        None => Ok(None),
-        Some(reader) => {
-            let sha256 = depth.sha256.then(Sha256::new);
-            Check { plan, no, logged, sha256, identities: &depth.identities }.run(reader).map(Some)
+    let session = plan.open.session;
+    let versions = vault.segment_versions(session, no);
+    // The links fix every byte as well; the sum tells versions apart without a doubt.
+    let summed = depth.sha256 || versions.len() > 1;
+    let mut outcome = Outcome::Absent;
+    let (mut wrong, mut best) = (Vec::new(), None);
+    for version in &versions {
+        let checked = SegmentReader::open_version(vault, session, no, version, buffer).and_then(|opened| {
+            let Some((reader, standing)) = opened else { return Ok(None) };
+            let sha256 = summed.then(Sha256::new);
+            let sound = Check { plan, no, logged, sha256, identities: &depth.identities }.run(reader)?;
+            Ok(Some((sound, standing)))
+        });
+        let what = match checked {
+            Ok(Some((sound, standing))) => {
+                outcome = Outcome::Sound(Box::new(sound));
+                let locked_until =
+                    |standing: &Option<Standing>| standing.as_ref().and_then(|one| one.lock).map(|lock| lock.until_us);
+                if best.is_none() || locked_until(&standing) > locked_until(&best) {
+                    best = standing;
+                }
+                continue;
+            }
+            Ok(None) => continue,
+            Err(error @ ReplayError::Storage(_)) => return Err(error),
+            Err(ReplayError::Block { offset, source, .. }) => format!("segment {no}, byte {offset}: {source}"),
+            Err(ReplayError::Chain { offset, source, .. }) => format!("segment {no}, byte {offset}: {source}"),
+            Err(ReplayError::Evidence { what, .. }) => format!("segment {no}: {what}"),
+            Err(error) => {
+                if !matches!(outcome, Outcome::Sound(_)) {
+                    outcome = Outcome::Unreadable(error.to_string());
+                }
+                continue;
+            }
+        };
+        wrong.push(version);
+        if matches!(outcome, Outcome::Absent) {
+            outcome = Outcome::Altered(what);
         }
-    });
-    match checked {
-        Ok(Some(sound)) => Outcome::Sound(Box::new(sound)),
-        Ok(None) => Outcome::Absent,
-        Err(ReplayError::Block { offset, source, .. }) => {
-            Outcome::Altered(format!("segment {no}, byte {offset}: {source}"))
-        }
-        Err(ReplayError::Chain { offset, source, .. }) => {
-            Outcome::Altered(format!("segment {no}, byte {offset}: {source}"))
-        }
-        Err(ReplayError::Evidence { what, .. }) => Outcome::Altered(format!("segment {no}: {what}")),
-        Err(error) => Outcome::Unreadable(error.to_string()),
     }
+    if matches!(outcome, Outcome::Sound(_)) {
+        let key = segment_key(session, no);
+        wrong.into_iter().for_each(|version| ledger.over(&key, version));
+        if let Some(standing) = best {
+            ledger.segment(&key, &standing, &plan.open);
+        }
+    }
+    Ok(outcome)
 }
 
 /// One pass over one segment.
@@ -476,9 +517,8 @@ pub(super) struct Facts {
     pub(super) plan: Plan,
     /// Why the session is not what was recorded.
     pub(super) altered: Option<String>,
-    /// Segments that the log names and the vault lacks: the first of them, and when the log named the oldest, in
-    /// microseconds since 1970.
-    pub(super) absent: Option<(u32, u64)>,
+    /// Segments that the log names and the vault lacks, and when the log named each, in microseconds since 1970.
+    pub(super) absent: Vec<(u32, u64)>,
     /// Why it cannot be read.
     pub(super) unreadable: Option<String>,
     pub(super) events: u64,
@@ -493,7 +533,7 @@ pub(super) struct Facts {
 pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>) -> Facts {
     let mut facts = Facts {
         altered: plan.problem.clone(),
-        absent: None,
+        absent: Vec::new(),
         unreadable: None,
         events: 0,
         blocks: 0,
@@ -525,8 +565,7 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>) -> Facts {
             }
             Outcome::Absent => {
                 let logged_us = facts.plan.segments.get(&no).map_or(0, |segment| segment.wall_us);
-                let (first, oldest) = facts.absent.unwrap_or((no, logged_us));
-                facts.absent = Some((first, oldest.min(logged_us)));
+                facts.absent.push((no, logged_us));
                 expected = None;
             }
             Outcome::Altered(what) => {

@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use toml::{Table, Value};
 
-use super::{Options, PERSON, TARGET, database};
+use super::{Options, PERSON, TARGET, bucket, database};
 use crate::bastion::{list, table};
 use crate::postgres::{self, Postgres};
+use crate::s3::ceph::Ceph;
 use crate::sshd::Sshd;
 
 /// Where the bastion's front doors are.
@@ -17,11 +18,12 @@ pub(super) struct Ports {
     pub(super) postgres: u16,
 }
 
-/// What the bastion leads to.
+/// What the bastion leads to, and where its recordings go on to.
 #[derive(Clone, Copy)]
 pub(super) struct Targets<'t> {
     pub(super) ssh: &'t Sshd,
     pub(super) postgres: Option<&'t Postgres>,
+    pub(super) s3: Option<&'t Ceph>,
 }
 
 /// Turns the configuration that `init` wrote into the rig's.
@@ -54,6 +56,14 @@ pub(super) fn configuration(
     }
     if let Some(vault) = config.get_mut("vault").and_then(Value::as_table_mut) {
         vault.insert("immutable".to_owned(), Value::from(false));
+        if let Some(s3) = targets.s3 {
+            vault.insert("s3".to_owned(), Value::Array(vec![bucket::entry(at, s3)?]));
+        }
+        // What a throwaway server has locked it keeps, even from whoever wants to throw it away.
+        let retain = options.retain.as_deref().or_else(|| targets.s3.map(|_| "1d"));
+        if let Some(retain) = retain {
+            vault.insert("retain".to_owned(), Value::from(retain));
+        }
     }
     if let Some(disk) = &options.disk {
         let place = |name: &str| Value::from(disk.join(name).display().to_string());

@@ -17,13 +17,16 @@ use crate::bastion::{self, Bastion};
 use crate::client::{Client, Host, Route};
 use crate::postgres::{self, Postgres};
 use crate::process::{Done, Owned, run};
+use crate::s3::ceph::Ceph;
 use crate::sshd::{Sshd, current_user, free_port};
 use crate::vault::Vault;
 use crate::{bins, keys};
 
+mod bucket;
 mod config;
 mod database;
 
+pub use bucket::BUCKET;
 use config::{Ports, Targets};
 
 /// The person of the rig, and the target's name.
@@ -51,6 +54,10 @@ pub struct Options {
     pub results: Option<String>,
     /// Whether a tunnel to it asks for a token; the product's default when `None`.
     pub tunnel_token: Option<bool>,
+    /// Whether recordings go on into a bucket with Object Lock.
+    pub s3: bool,
+    /// How long recordings are kept, such as `30d`; when `None` the product's default, and with a bucket a day.
+    pub retain: Option<String>,
     /// Whether recordings are written in the clear.
     pub clear: bool,
     /// More lines for the target's sshd.
@@ -76,6 +83,8 @@ pub struct Rig {
     pub target: Sshd,
     /// The database target, where the rig has one.
     pub postgres: Option<Postgres>,
+    /// The server with the bucket, where the rig has one.
+    pub s3: Option<Ceph>,
     /// The bastion.
     pub bastion: Bastion,
     /// The client's side.
@@ -99,7 +108,8 @@ impl Rig {
         if let Ok(running) = Self::load_from(&dir)
             && (running.bastion.process.alive()
                 || running.target.process.alive()
-                || running.postgres.as_ref().is_some_and(|postgres| postgres.process.alive()))
+                || running.postgres.as_ref().is_some_and(|postgres| postgres.process.alive())
+                || running.s3.as_ref().is_some_and(Ceph::alive))
         {
             bail!("a rig runs there already; stop it first: make rig-stop DIR={}", parent(&dir).display());
         }
@@ -111,26 +121,20 @@ impl Rig {
             }
         };
         let ports = Ports { ssh: port("bastion_port")?, postgres: port("bastion_postgres_port")? };
-        let postgres_port = port("postgres_port")?;
-        let target = Sshd::start(&dir.join("target"), Some(port("target_port")?), &options.sshd)?;
-        let postgres =
-            options.postgres.as_ref().map(|options| database::start(&dir, postgres_port, options)).transpose();
-        let started = postgres.and_then(|postgres| {
-            let started = Self::start_bastion(&dir, ports, &target, postgres.as_ref(), options);
-            if let (Err(_), Some(postgres)) = (&started, &postgres) {
-                postgres.stop();
-            }
-            started.map(|(bastion, client)| (postgres, bastion, client))
-        });
-        let (postgres, bastion, client) = match started {
-            Ok(parts) => parts,
-            Err(error) => {
-                target.stop();
+        let (postgres_port, target_port, s3_port) = (port("postgres_port")?, port("target_port")?, port("s3_port")?);
+        let s3 = options.s3.then(|| bucket::start(&dir, s3_port)).transpose()?;
+        let started = Self::start_beside(&dir, ports, (target_port, postgres_port), s3.as_ref(), options);
+        let (target, postgres, bastion, client) = match (started, &s3) {
+            (Ok(parts), _) => parts,
+            (Err(error), s3) => {
+                if let Some(s3) = s3 {
+                    s3.stop();
+                }
                 return Err(error);
             }
         };
         let token = Arc::default();
-        let rig = Self { dir, target, postgres, bastion, client, postgres_port: ports.postgres, token };
+        let rig = Self { dir, target, postgres, s3, bastion, client, postgres_port: ports.postgres, token };
         if let Err(error) = rig.remember() {
             rig.stop();
             return Err(error);
@@ -138,21 +142,43 @@ impl Rig {
         Ok(rig)
     }
 
-    fn start_bastion(
+    /// Starts the targets, which listen on those two ports, and the bastion.
+    fn start_beside(
         dir: &Path,
         ports: Ports,
-        target: &Sshd,
-        postgres: Option<&Postgres>,
+        (target_port, postgres_port): (u16, u16),
+        s3: Option<&Ceph>,
         options: &Options,
-    ) -> Result<(Bastion, Client)> {
+    ) -> Result<(Sshd, Option<Postgres>, Bastion, Client)> {
+        let target = Sshd::start(&dir.join("target"), Some(target_port), &options.sshd)?;
+        let postgres =
+            options.postgres.as_ref().map(|options| database::start(dir, postgres_port, options)).transpose();
+        let started = postgres.and_then(|postgres| {
+            let targets = Targets { ssh: &target, postgres: postgres.as_ref(), s3 };
+            let started = Self::start_bastion(dir, ports, targets, options);
+            if let (Err(_), Some(postgres)) = (&started, &postgres) {
+                postgres.stop();
+            }
+            started.map(|(bastion, client)| (postgres, bastion, client))
+        });
+        match started {
+            Ok((postgres, bastion, client)) => Ok((target, postgres, bastion, client)),
+            Err(error) => {
+                target.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_bastion(dir: &Path, ports: Ports, targets: Targets<'_>, options: &Options) -> Result<(Bastion, Client)> {
+        let target = targets.ssh;
         let port = ports.ssh;
         let at = dir.join("bastion");
         let identity = dir.join("client").join(PERSON);
         fs::create_dir_all(dir.join("client"))?;
         let public = keys::make(&identity, "ed25519")?;
         let init = Bastion::init(&at)?;
-        let targets = Targets { ssh: target, postgres };
-        if let Some(postgres) = postgres {
+        if let Some(postgres) = targets.postgres {
             database::keep_secret(&at, &postgres.access(DATABASE).password)?;
         }
         let config = config::configuration(&at, init, ports, &public, targets, options)?;
@@ -210,7 +236,11 @@ impl Rig {
             }),
             None => None,
         };
+        let parts = memory.0.get("s3").and_then(serde_json::Value::as_array);
+        let s3 =
+            parts.map(|parts| Ok::<_, anyhow::Error>(Ceph::again(dir.join("s3"), port("s3_port")?, owned(parts)?)));
         Ok(Self {
+            s3: s3.transpose()?,
             dir: dir.to_owned(),
             target: Sshd::again(dir.join("target"), port("target_port")?, user.to_owned(), process("target")?),
             postgres,
@@ -242,6 +272,11 @@ impl Rig {
                 memory.insert(name.to_owned(), value);
             }
         }
+        if let (Some(s3), Some(memory)) = (&self.s3, memory.as_object_mut()) {
+            let parts: Vec<_> = s3.processes.iter().map(|process| json!([process.pid, process.start_ticks])).collect();
+            memory.insert("s3_port".to_owned(), json!(s3.port));
+            memory.insert("s3".to_owned(), json!(parts));
+        }
         Ok(fs::write(self.dir.join("rig.json"), memory.to_string())?)
     }
 
@@ -252,6 +287,9 @@ impl Rig {
         self.target.stop();
         if let Some(postgres) = &self.postgres {
             postgres.stop();
+        }
+        if let Some(s3) = &self.s3 {
+            s3.stop();
         }
     }
 
@@ -288,6 +326,7 @@ impl Rig {
         if let Some(postgres) = &self.postgres {
             lines.extend(database::lines(self, postgres)?);
         }
+        lines.extend(self.s3.iter().flat_map(bucket::lines));
         Ok(lines.iter().map(|(key, value)| format!("{key}={}\n", shell_quote(value))).collect())
     }
 
@@ -353,6 +392,15 @@ impl Memory {
     fn port(&self, name: &str) -> Option<u16> {
         self.number(name).ok().and_then(|port| u16::try_from(port).ok())
     }
+}
+
+/// Reads processes back: id and start of each.
+fn owned(parts: &[serde_json::Value]) -> Result<Vec<Owned>> {
+    let part = |part: &serde_json::Value| {
+        let (pid, start_ticks) = serde_json::from_value(part.clone())?;
+        Ok(Owned { pid, start_ticks })
+    };
+    parts.iter().map(part).collect()
 }
 
 fn parent(dir: &Path) -> &Path {

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{
@@ -75,6 +75,16 @@ impl TimeSource for Ahead {
     fn now(&self) -> SystemTime {
         SystemTime::now() + self.0
     }
+}
+
+/// Waits for a client's work, where nothing else is asynchronous: also from inside a runtime, which could not wait itself.
+///
+/// # Errors
+/// As the work ended, or when there is no thread for it.
+pub fn blocking<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join());
+    done.unwrap_or_else(|_| bail!("the work with S3 panicked"))
 }
 
 /// Makes a bucket whose objects can be locked. Versioning comes with it.

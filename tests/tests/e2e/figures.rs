@@ -10,14 +10,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use casemate_tests::client::Route;
 use casemate_tests::keys;
+use casemate_tests::pg_client::PgRoute;
 use casemate_tests::process::{nothing, run, wait_until};
 use casemate_tests::pty::Terminal;
+use casemate_tests::raw_pg::{RawPg, message};
 use casemate_tests::rig::{Lab, Options, PORTAL};
 use casemate_tests::scrape::{Scrape, ask};
 use casemate_tests::sshd::{self, free_port};
 use casemate_tests::tmpfs::SmallDisk;
 use serde_json::Value;
 
+use super::pg_clients::target;
 use super::stalled_disk::Slow;
 use super::{closed_sessions, control_says};
 
@@ -143,6 +146,36 @@ fn figures_move_with_sessions_and_with_logins_that_fail() {
     );
     assert_eq!(done.unwrap().code(), 2);
     assert!(fs::read_to_string(&file).unwrap().contains("casemate_verify_exit_code 2\n"));
+}
+
+#[test]
+fn figures_count_statements_by_what_became_of_them() {
+    let (lab, port) = lab_with_figures(Options { postgres: Some(target("")), ..Options::default() });
+    let outcomes = ["done", "empty", "failed", "skipped", "suspended", "unanswered"];
+    let counts = || {
+        let scrape = Scrape::of(port).unwrap();
+        let series = |outcome| format!("casemate_pg_statements_total{{outcome=\"{outcome}\"}}");
+        outcomes.map(|outcome| scrape.value(&series(outcome)).unwrap())
+    };
+    assert_eq!(counts(), [0.0; 6]);
+    let mut client = RawPg::login(&lab.pg_access(PgRoute::Through).unwrap()).unwrap();
+    client.query("select 1; select 2").unwrap();
+    client.query("").unwrap();
+    client.query("select 1; select 1/0; select 3").unwrap();
+    let prepared = |sql: &[u8], rows| {
+        [message::parse("", sql, &[]), message::bind("", "", &[]), message::execute("", rows)].concat()
+    };
+    let batch = [prepared(b"select 1", 0), prepared(b"select nonsense", 0), prepared(b"select 2", 0), message::sync()];
+    client.send(&batch.concat()).unwrap();
+    client.read_to(b'Z').unwrap();
+    client.send(&[prepared(b"select generate_series(1, 3)", 1), message::sync()].concat()).unwrap();
+    client.read_to(b'Z').unwrap();
+    // What was forwarded was counted before. Done are two, one before the failure, and one of the batch; skipped is its rest.
+    assert_eq!(counts(), [4.0, 1.0, 2.0, 2.0, 1.0, 0.0]);
+    client.send(&message::query(b"select pg_sleep(600)")).unwrap();
+    assert!(client.is_silent_for(Duration::from_millis(200)).unwrap());
+    drop(client);
+    assert!(wait_until(PATIENCE, || counts() == [4.0, 1.0, 2.0, 2.0, 1.0, 1.0]), "{:?}", counts());
 }
 
 #[test]

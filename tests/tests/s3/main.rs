@@ -1,10 +1,16 @@
 //! The S3 servers that the tests stand on, held to what is relied on: what they keep, what they refuse, and where they differ from
-//! Amazon's; and the proxy that spoils requests to them.
+//! Amazon's; the proxy that spoils requests to them; and what ships to them through it.
 
 // A test that goes wrong is to stop on the spot, helpers included.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod faults;
+mod fleet;
 mod node;
+#[path = "../../../replay/tests/support/mod.rs"]
+mod officer;
+mod policies;
+mod rig;
 mod servers;
 mod shipping;
+mod verify;

@@ -220,6 +220,7 @@ async fn policies_hold(ceph: &Ceph) {
         "Amazon: denied; here an object is its writer's, not the bucket owner's"
     );
     assert_eq!(refusal(&writer.get_object().bucket(BUCKET).key("a").send().await), denied, "the owner's is not");
+    assert_eq!(refusal(&owner.get_object().bucket(BUCKET).key("mine").send().await), denied, "nor the other way round");
     assert_eq!(retain(&writer, "mine", ObjectLockRetentionMode::Compliance, in_days(2), false).await, fine());
     assert_eq!(read(&reader, "mine", Some(&mine)).await, b"x");
     assert_eq!(versions(&reader, BUCKET, "mine").await.unwrap().len(), 1);

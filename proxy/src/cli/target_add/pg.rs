@@ -16,7 +16,7 @@ use super::{
 use crate::cli::say;
 use crate::cli::secret::{read_password, state_of, write_encrypted};
 use crate::config::{Config, split_address};
-use crate::pg::auth::target::Login;
+use crate::pg::auth::target::{Login, Password};
 use crate::pg::client::{self, Unreached};
 use crate::pg::startup::VERSION_3_2;
 use crate::pg::tls::{Mode, Scan, Shown, TargetTls, authority};
@@ -178,7 +178,7 @@ async fn prove(
     let login = Login {
         user: user.to_owned(),
         database: request.pg.database.clone().map(Bytes::from).unwrap_or_default(),
-        password,
+        password: password.map(Password::new),
         params: Vec::new(),
         protocol: VERSION_3_2,
     };

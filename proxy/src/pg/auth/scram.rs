@@ -21,20 +21,23 @@ pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// How often the secret is hashed: what PostgreSQL does by default, and the least that RFC 7677 §4 allows. More would make
 /// guessing slower, but our tokens are 160 random bits, which nobody guesses; every client pays for it at each login, and
-/// pgjdbc and postgres-protocol refuse more than 100,000.
+/// pgjdbc and tokio-postgres refuse more than 100,000.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4095);
 
 /// The longest message taken from a client: libpq's are below 300 bytes, and channel binding data is at most 64.
 pub const MESSAGE_LEN_MAX: usize = 2048;
 
 /// The only channel binding that PostgreSQL has, with the comma that ends the flag and the one that ends no authzid.
-const BINDING_HEADER: &[u8] = b"p=tls-server-end-point,,";
+pub(super) const BINDING_HEADER: &[u8] = b"p=tls-server-end-point,,";
 
 /// Length of a salt: what PostgreSQL has.
 pub const SALT_LEN: usize = 16;
 
+/// Random bytes of a nonce, as many as PostgreSQL draws.
+pub const NONCE_LEN: usize = 18;
+
 const KEY_LEN: usize = 32;
-type Key = Zeroizing<[u8; KEY_LEN]>;
+pub(super) type Key = Zeroizing<[u8; KEY_LEN]>;
 
 /// What a server keeps in the place of a secret (RFC 5802 §3): enough to check a proof, too little to make one.
 ///
@@ -118,7 +121,7 @@ pub struct Exchange {
 impl Exchange {
     /// Starts for a name whose secrets, if it has any, were all made with this salt and [`ITERATIONS`]. `binding` is the `tls-server-end-point` data of the certificate sent on this very connection; without it the
     /// variant with channel binding is not offered. `nonce` must be random and never used before.
-    pub fn new(salt: [u8; SALT_LEN], binding: Option<&[u8]>, nonce: [u8; 18]) -> Self {
+    pub fn new(salt: [u8; SALT_LEN], binding: Option<&[u8]>, nonce: [u8; NONCE_LEN]) -> Self {
         Self::with_nonce(salt, binding, BASE64_STANDARD.encode(nonce))
     }
 
@@ -289,7 +292,7 @@ fn split_last(message: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((before, rest.get(1..)?))
 }
 
-fn value(attribute: &[u8], letter: u8) -> Option<&[u8]> {
+pub(super) fn value(attribute: &[u8], letter: u8) -> Option<&[u8]> {
     attribute.strip_prefix(&[letter, b'='])
 }
 
@@ -297,13 +300,13 @@ fn is_attribute(bytes: &[u8]) -> bool {
     matches!(bytes, [letter, b'=', ..] if letter.is_ascii_alphabetic())
 }
 
-fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     parts.iter().for_each(|part| context.update(part));
     key_of(context.sign().as_ref())
 }
 
-fn sha256(bytes: &[u8]) -> Key {
+pub(super) fn sha256(bytes: &[u8]) -> Key {
     key_of(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 

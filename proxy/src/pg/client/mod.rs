@@ -18,12 +18,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::auth::scram::NONCE_LEN;
 use super::auth::target::{BackendKey, Channel, Login, Reached, Reaching, Refused, Step};
 use super::codec::{CANNOT_CONNECT, Complaint};
+use super::startup::SSL_REQUEST_PACKET;
 use super::tls::{Peer, Scan, TargetTls};
-
-/// Asks for TLS: a length and what stands for the version of the protocol.
-const SSL_REQUEST: [u8; 8] = *b"\0\0\0\x08\x04\xd2\x16\x2f";
 
 /// How much is read at a time during a login: more than any server says in one.
 const READ_LEN: usize = 8 * 1024;
@@ -165,7 +164,9 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
         }
         _ => Channel::Plain,
     };
-    let (mut reaching, startup) = Reaching::new(login, channel)?;
+    let mut nonce = [0; NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(io::Error::from)?;
+    let (mut reaching, startup) = Reaching::new(login, channel, nonce)?;
     stream.write_all(&startup).await?;
     stream.flush().await?;
     let mut buffer = vec![0; READ_LEN];
@@ -181,7 +182,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Step::Send(next, answer) => (next, answer),
             // Other sessions wait on this thread: the target chooses how long the work is.
-            Step::Derive(work) => spawn_blocking(|| work.run()).await.map_err(io::Error::other)??,
+            Step::Derive(work) => spawn_blocking(|| work.run()).await.map_err(io::Error::other)?,
         };
         stream.write_all(&answer).await?;
         stream.flush().await?;
@@ -218,7 +219,7 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Asks for TLS, and returns once the target is ready for the handshake.
 async fn ask_for_tls<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut S) -> Result<(), Unreached> {
-    wire.write_all(&SSL_REQUEST).await?;
+    wire.write_all(&SSL_REQUEST_PACKET).await?;
     wire.flush().await?;
     // This byte and not one more: what somebody put behind it in clear text must meet the handshake, which fails on it, and
     // never count as said by the target (CVE-2021-23222).

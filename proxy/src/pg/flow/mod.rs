@@ -23,7 +23,8 @@ use casemate_recorder::transcript::event::{Event, Side};
 
 use self::names::{Known, Name};
 use self::queue::{Asked, Kind, Queue, micros};
-use self::statement::{Origin, Outcome, Statement};
+pub use self::statement::Outcome;
+use self::statement::{Origin, Statement};
 use self::told::Gathered;
 use crate::config::Results;
 

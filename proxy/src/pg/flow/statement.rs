@@ -9,20 +9,28 @@ const FIELDS: usize = 10;
 
 /// What the target did with a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
+    /// It was run.
     Done,
     /// There was no statement in it.
     Empty,
+    /// It failed.
     Failed,
     /// It was not run: something before it failed, and the target waits for Sync.
     Skipped,
     /// A portal that nobody executed to its end.
     Suspended,
+    /// The connection ended first.
     Unanswered,
 }
 
 impl Outcome {
-    fn name(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Done, Self::Empty, Self::Failed, Self::Skipped, Self::Suspended, Self::Unanswered];
+
+    /// Returns the word for it in the record.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Empty => "empty",

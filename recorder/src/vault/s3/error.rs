@@ -1,7 +1,7 @@
 //! Why a request came to nothing, as far as it decides what to do next.
 
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +59,7 @@ where
 {
     fn from(error: SdkError<E, HttpResponse>) -> Self {
         let Some(status) = error.raw_response().map(|response| response.status().as_u16()) else {
-            return Self::Unreachable(one_line(&DisplayErrorContext(&error).to_string()));
+            return Self::Unreachable(one_line(&chain(&error)));
         };
         let code = error.code().unwrap_or_default();
         let said = match (code, error.message()) {
@@ -76,10 +76,16 @@ where
             (401 | 403, _) => Self::Denied(said),
             (404, _) => Self::Absent(said),
             // A good status, and not the answer that belongs to it.
-            (200..300, _) => Self::Unreachable(one_line(&DisplayErrorContext(&error).to_string())),
+            (200..300, _) => Self::Unreachable(one_line(&chain(&error))),
             _ => Self::Other(said),
         }
     }
+}
+
+/// What went wrong, and below that what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What a server says goes into logs and reports: no line breaks, no control characters, and not without end.

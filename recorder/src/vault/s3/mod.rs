@@ -13,6 +13,7 @@ mod standing;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
@@ -66,13 +67,19 @@ impl Bucket {
     /// As [`Bucket::open`].
     pub async fn with_profile(settings: Settings, profile: Option<String>, purpose: Purpose) -> Result<Self, S3Error> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = &settings.region {
-            loader = loader.region(Region::new(region.clone()));
+        // With an endpoint the region is only a word in the signature; without one the SDK would ask the cloud's machines for it.
+        let default = settings.endpoint.as_ref().map(|_| "us-east-1".to_owned());
+        let region = settings.region.clone().or(default).map(Region::new);
+        if let Some(region) = &region {
+            loader = loader.region(region.clone());
         }
         let files = match &settings.credentials {
             Some(path) => {
                 let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, path).build();
-                let mut provider = ProfileFileCredentialsProvider::builder().profile_files(files.clone());
+                // A profile that names a role asks for it in a region.
+                let place = ProviderConfig::without_region().with_region(region);
+                let provider = ProfileFileCredentialsProvider::builder().configure(&place);
+                let mut provider = provider.profile_files(files.clone());
                 if let Some(profile) = &profile {
                     provider = provider.profile_name(profile);
                 }
@@ -100,7 +107,10 @@ impl Bucket {
         let mut config = Builder::from(&shared)
             .retry_config(retry)
             .timeout_config(timeouts)
-            .force_path_style(settings.path_style.unwrap_or_else(|| settings.endpoint.is_some()))
+            .force_path_style(settings.path_style.unwrap_or_else(|| {
+                // A server that is named, here or in the SDK's own settings, is not Amazon's, and has no name for each bucket.
+                settings.endpoint.is_some() || shared.endpoint_url().is_some()
+            }))
             // The checksum that we compute ourselves goes along in a header; trailers are refused by some servers.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);

@@ -116,6 +116,27 @@ impl Bucket {
     /// # Errors
     /// [`S3Error::Absent`] where there is none, [`S3Error::Other`] where it is longer; else as the request ended.
     pub async fn get(&self, key: &str, version: Option<&str>, bytes_max: u64) -> Result<Bytes, S3Error> {
+        let mut bytes = Vec::new();
+        self.read(key, version, None, bytes_max, &mut bytes).await?;
+        Ok(bytes.into())
+    }
+
+    /// Reads an object into a buffer that is used again, and says what the server says of it: one request for both. Of the
+    /// part that `range` names, as HTTP writes it (`bytes=0-99`), where one is given; `Standing::bytes` is then its length.
+    ///
+    /// Some servers tell of locks only where nothing but that is asked: no lock in the answer is to be asked for again.
+    ///
+    /// # Errors
+    /// As [`Bucket::get`].
+    pub async fn read(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        range: Option<String>,
+        bytes_max: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<Standing, S3Error> {
+        into.clear();
         let got = self
             .client
             .get_object()
@@ -123,24 +144,41 @@ impl Bucket {
             .key(self.full(key))
             .set_expected_bucket_owner(self.settings.owner.clone())
             .set_version_id(version.map(str::to_owned))
+            .set_range(range)
             .send()
             .await?;
         let announced = got.content_length.and_then(|len| u64::try_from(len).ok());
-        let mut body = got.body;
-        let mut bytes = Vec::new();
+        let too_long = || S3Error::Other(format!("longer than any such object: over {bytes_max} bytes"));
+        if announced.is_some_and(|announced| announced > bytes_max) {
+            return Err(too_long());
+        }
         let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        into.reserve(announced.and_then(|len| usize::try_from(len).ok()).unwrap_or(0));
+        let mode = got.object_lock_mode.as_ref().and_then(|mode| mode.as_str().parse().ok());
+        let until = got.object_lock_retain_until_date.as_ref().and_then(micros);
+        let mut standing = Standing {
+            version: got.version_id.filter(|id| !id.is_empty()),
+            bytes: 0,
+            sha256: None,
+            md5: None,
+            lock: mode.zip(until).map(|(mode, until_us)| Lock { mode, until_us }),
+            hold: got.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
+            modified_us: got.last_modified.as_ref().and_then(micros).unwrap_or(0),
+        };
+        let mut body = got.body;
         while let Some(part) = body.next().await {
             let part = part.map_err(|error| S3Error::Unreachable(format!("the answer broke off: {error}")))?;
-            if bytes.len().saturating_add(part.len()) > limit {
-                return Err(S3Error::Other(format!("longer than any such object: over {bytes_max} bytes")));
+            if into.len().saturating_add(part.len()) > limit {
+                return Err(too_long());
             }
-            bytes.extend_from_slice(&part);
+            into.extend_from_slice(&part);
         }
+        standing.bytes = into.len() as u64;
         match announced {
-            Some(announced) if announced != bytes.len() as u64 => {
-                Err(S3Error::Unreachable(format!("the answer broke off: {} of {announced} bytes", bytes.len())))
+            Some(announced) if announced != standing.bytes => {
+                Err(S3Error::Unreachable(format!("the answer broke off: {} of {announced} bytes", into.len())))
             }
-            _ => Ok(bytes.into()),
+            _ => Ok(standing),
         }
     }
 
@@ -164,13 +202,43 @@ impl Bucket {
     /// # Errors
     /// As a request ended; what was listed until then has been handed over.
     pub async fn versions(&self, prefix: &str, each: &mut (dyn FnMut(Version) + Send)) -> Result<(), S3Error> {
+        self.list(prefix, None, each).await.map(drop)
+    }
+
+    /// Lists every version and delete marker directly below `prefix`, which ends in `/` or is empty, and returns what is
+    /// itself a directory there, with its `/`; also where nothing but delete markers is left of it.
+    ///
+    /// # Errors
+    /// As [`Bucket::versions`].
+    pub async fn level(&self, prefix: &str, each: &mut (dyn FnMut(Version) + Send)) -> Result<Vec<String>, S3Error> {
+        self.list(prefix, Some("/"), each).await
+    }
+
+    /// Lists what lies directly below `prefix`, which ends in `/`, and is itself a directory, with its `/`; also where
+    /// nothing but delete markers is left of it.
+    ///
+    /// # Errors
+    /// As a request ended.
+    pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, S3Error> {
+        self.level(prefix, &mut |_| {}).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        delimiter: Option<&str>,
+        each: &mut (dyn FnMut(Version) + Send),
+    ) -> Result<Vec<String>, S3Error> {
+        let full = self.full(prefix);
+        let mut directories = Vec::new();
         let mut marker: (Option<String>, Option<String>) = (None, None);
         loop {
             let page = self
                 .client
                 .list_object_versions()
                 .bucket(&self.settings.bucket)
-                .prefix(self.full(prefix))
+                .prefix(&full)
+                .set_delimiter(delimiter.map(str::to_owned))
                 .set_expected_bucket_owner(self.settings.owner.clone())
                 .set_key_marker(marker.0.clone())
                 .set_version_id_marker(marker.1.clone())
@@ -190,9 +258,11 @@ impl Bucket {
             }
             found.sort_by(|a, b| a.key.cmp(&b.key));
             found.into_iter().for_each(&mut *each);
+            let names = page.common_prefixes().iter().filter_map(|common| common.prefix());
+            directories.extend(names.filter_map(|name| name.strip_prefix(&full)).map(str::to_owned));
             let next = (page.next_key_marker, page.next_version_id_marker);
             if page.is_truncated != Some(true) || next.0.is_none() {
-                return Ok(());
+                return Ok(directories);
             }
             if next == marker {
                 return Err(S3Error::Other("the listing does not go on".to_owned()));
@@ -213,40 +283,6 @@ impl Bucket {
         let key = key?.strip_prefix(&self.settings.prefix)?.to_owned();
         let id = id.unwrap_or("null").to_owned();
         Some(Version { key, id, bytes, latest, marker, modified_us: modified.unwrap_or(0) })
-    }
-
-    /// Lists what lies directly below `prefix`, which ends in `/`, and is itself a directory, with its `/`; also where
-    /// nothing but delete markers is left of it.
-    ///
-    /// # Errors
-    /// As a request ended.
-    pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, S3Error> {
-        let mut found = Vec::new();
-        let full = self.full(prefix);
-        let mut marker: (Option<String>, Option<String>) = (None, None);
-        loop {
-            let page = self
-                .client
-                .list_object_versions()
-                .bucket(&self.settings.bucket)
-                .prefix(&full)
-                .delimiter("/")
-                .set_expected_bucket_owner(self.settings.owner.clone())
-                .set_key_marker(marker.0.clone())
-                .set_version_id_marker(marker.1.clone())
-                .send()
-                .await?;
-            let names = page.common_prefixes().iter().filter_map(|common| common.prefix());
-            found.extend(names.filter_map(|name| name.strip_prefix(&full)).map(str::to_owned));
-            let next = (page.next_key_marker, page.next_version_id_marker);
-            if page.is_truncated != Some(true) || next.0.is_none() {
-                return Ok(found);
-            }
-            if next == marker {
-                return Err(S3Error::Other("the listing does not go on".to_owned()));
-            }
-            marker = next;
-        }
     }
 
     /// Moves the end of a lock to a later time.

@@ -1,5 +1,5 @@
 //! Measures the bastion against direct ssh and OpenSSH's own `ssh -J`, and against PostgreSQL itself and pgbouncer, in the
-//! same run.
+//! same run; and the way into a bucket.
 //!
 //! Every figure is a median of five (`--runs`), the routes in a fresh random order each time, AES-256-GCM and curve25519
 //! on every hop. Speed is never asserted, only printed.
@@ -13,6 +13,7 @@ mod course;
 mod measures;
 mod pg;
 mod reading;
+mod shipping;
 
 use course::{Course, Way};
 
@@ -23,7 +24,7 @@ usage: casemate-bench [--runs N] [--ways NAME,…] [--only MEASURE,…]
 ways:     direct, process, causal, strict, process-clear, causal-clear, process-hash, causal-hash, inside-process,
           inside-causal, jump; PostgreSQL goes direct, process, causal, process-hash, causal-hash, pgbouncer
 measures: zeros, random, up, sftp, scp, channels, flood, text, setup, keys, memory, verify, pg-tps, pg-cpu, pg-copy, pg-rows,
-          pg-login, pg-memory, pg-commit, pg-cancels";
+          pg-login, pg-memory, pg-commit, pg-cancels, ship";
 
 /// Measures one thing along all ways and prints it.
 type Measure = fn(&Plan, &mut Noise) -> Result<()>;
@@ -88,7 +89,7 @@ fn main() -> Result<()> {
         }
     }
     // Each with the names that ask for it.
-    let measures: [(&[&str], Measure); 19] = [
+    let measures: [(&[&str], Measure); 20] = [
         (&["zeros"], measures::zeros),
         (&["random"], measures::random),
         (&["up"], measures::up),
@@ -108,6 +109,7 @@ fn main() -> Result<()> {
         (&["pg-memory"], pg::memory),
         (&["pg-commit"], pg::commit),
         (&["pg-cancels"], pg::cancels),
+        (&["ship"], shipping::ship),
     ];
     for only in &plan.only {
         ensure!(

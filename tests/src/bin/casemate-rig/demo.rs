@@ -1,22 +1,34 @@
-//! The demo: one session, its proof, and a forgery that is found. A minute at most, told as it happens.
+//! The demo: sessions, their proof, and a forgery that is found. A minute at most, told as it happens.
 
 use std::fs;
-use std::io::{Write, stdout};
+use std::io::{Cursor, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use casemate_tests::client::Route;
+use casemate_tests::pg_client::PgRoute;
+use casemate_tests::postgres::{self, Version};
+use casemate_tests::process::run;
 use casemate_tests::pty::Terminal;
-use casemate_tests::rig::{Lab, login};
-use casemate_tests::vault::Vault;
+use casemate_tests::rig::{Lab, Options, login};
+use casemate_tests::vault::{Transcript, Vault};
+
+/// What is typed at the database: something that changes rows, something that fails, and something that holds a secret.
+const STATEMENTS: [&str; 3] = [
+    "create table account as select 7 as id, 42 as balance;",
+    "update account set balance = balance / 0;",
+    "alter role postgres password 'tr0ub4dor&3';",
+];
+const PASSWORD: &str = "tr0ub4dor&3";
 
 /// Tells the story.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn tell() -> Result<()> {
     let begun = Instant::now();
     say("Casemate is a bastion that records what is done through it, before it is done.")?;
     say("This starts a throwaway server and a bastion before it, on loopback, in a directory of their own.")?;
-    let lab = Lab::start()?;
+    let postgres = Version::Packaged.programs().is_ok().then(postgres::Options::default);
+    let lab = Lab::with(&Options { postgres, ..Options::default() })?;
     let vault = lab.vault();
 
     title("1. A person works, with stock ssh")?;
@@ -42,7 +54,9 @@ pub(crate) fn run() -> Result<()> {
         say(&format!("  {}", slip.trim_end()))?;
     }
 
-    title("2. The daemon is killed in the middle of a session")?;
+    let asked = ask_database(&lab)?;
+
+    title("3. The daemon is killed in the middle of a session")?;
     let mut ssh = lab.client.ssh(Route::Through, &["-tt"]);
     ssh.env("TERM", "xterm");
     let mut terminal = Terminal::start(&ssh, 80, 24)?;
@@ -56,17 +70,50 @@ pub(crate) fn run() -> Result<()> {
         "  started again, and accepting after {} ms; what was cut short is recovered and sealed",
         took.as_millis()
     ))?;
-    let outcome = story(&vault);
+    let outcome = story(&vault, asked);
     bastion.stop();
     outcome?;
     say("")?;
     say(&format!("That was the story, in {} s. Nothing of it is left on this machine.", begun.elapsed().as_secs()))
 }
 
-fn story(vault: &Vault) -> Result<()> {
-    vault.settle(3, Duration::from_secs(10))?;
+/// Works in the database with stock psql; returns whether there is one.
+fn ask_database(lab: &Lab) -> Result<bool> {
+    title("2. The same person works in a database, with stock psql")?;
+    if lab.postgres.is_none() {
+        say("  Left out: PostgreSQL is not installed here.")?;
+        return Ok(false);
+    }
+    let access = lab.pg_access(PgRoute::Through)?;
+    command("ssh alice@bastion token orders        # the password for what follows")?;
+    command(&format!("psql \"host=bastion user={} dbname={}\"", access.user, access.database))?;
+    let mut psql = access.program("psql", &lab.dir)?;
+    let typed = Cursor::new(format!("{}\n", STATEMENTS.join("\n")));
+    let done = run(psql.arg("-Xa"), typed, Duration::from_secs(20))?;
+    shown(&done.out())?;
+    say(&format!("  standard error, apart: {}", done.err().trim_end()))?;
+    Ok(true)
+}
 
-    title("3. What the vault holds")?;
+/// Shows what the record says of the statements.
+fn show_statements(vault: &Vault, transcripts: &[(String, Transcript)]) -> Result<()> {
+    let (id, _) = transcripts
+        .iter()
+        .find(|(_, transcript)| contains(&transcript.bytes("pg.sql"), b"account"))
+        .context("the database's session is not in the vault")?;
+    command(&format!("casemate-replay show VAULT {id} | grep pg.statement"))?;
+    let text = vault.replay("show", &[id])?.ok()?.out();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("pg.statement")).collect();
+    shown(&told.join("\n"))?;
+    ensure!(told.len() == STATEMENTS.len(), "the record tells {} of {} statements", told.len(), STATEMENTS.len());
+    ensure!(text.contains(&"*".repeat(PASSWORD.len())) && !text.contains(PASSWORD), "the password is not in stars");
+    say("  What came of each is the database's own word. Of the password the record holds the length.")
+}
+
+fn story(vault: &Vault, database: bool) -> Result<()> {
+    vault.settle(3 + usize::from(database), Duration::from_secs(10))?;
+
+    title("4. What the vault holds")?;
     command("casemate-replay ls VAULT")?;
     shown(&vault.replay("ls", &[])?.ok()?.out())?;
     let transcripts = vault.transcripts()?;
@@ -86,7 +133,11 @@ fn story(vault: &Vault) -> Result<()> {
         say(&format!("  {line}"))?;
     }
 
-    title("4. An auditor checks, offline, with public keys only")?;
+    if database {
+        show_statements(vault, &transcripts)?;
+    }
+
+    title("5. An auditor checks, offline, with public keys only")?;
     command("casemate-replay verify VAULT --trust trust.toml; echo $?")?;
     let verdict = vault.verify(&[])?;
     shown(&vault.replay("verify", &["--trust", &vault.trust.display().to_string()])?.out())?;
@@ -97,7 +148,7 @@ fn story(vault: &Vault) -> Result<()> {
     say("  so an auditor cannot decide on it. A trust file signed off the bastion makes the difference.")?;
     ensure!(verdict.exit == 4, "verify was to end with 4 and ended with {}: {}", verdict.exit, verdict.summary);
 
-    title("5. Somebody changes one bit")?;
+    title("6. Somebody changes one bit")?;
     let copy = tempfile::tempdir()?;
     copy_tree(&vault.dir, copy.path())?;
     let segment = find_segment(copy.path())?;

@@ -11,8 +11,8 @@ use casemate_tests::sshd::Sshd;
 
 mod demo;
 
-const USAGE: &str = "usage: casemate-rig start DIR [--durability strict|causal|process] [--postgres packaged|18|none] | stop DIR | demo | \
-     target DIR [PORT]";
+const USAGE: &str = "usage: casemate-rig start DIR [--durability strict|causal|process] [--postgres packaged|18|none] [--vault dir|s3] \
+     [--retain TIME] | stop DIR | demo | target DIR [PORT]";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
             Rig::load(&PathBuf::from(dir))?.stop();
             Ok(())
         }
-        ["demo"] => demo::run(),
+        ["demo"] => demo::tell(),
         ["target", dir] => target(dir, None),
         ["target", dir, port] => target(dir, Some(port.parse().context(USAGE)?)),
         _ => bail!(USAGE),
@@ -46,6 +46,8 @@ fn start(dir: &str, words: &[&str]) -> Result<()> {
                 options.postgres =
                     Some(postgres::Options { version: version.parse()?, ..postgres::Options::default() });
             }
+            ["--vault", place @ ("dir" | "s3")] => options.s3 = *place == "s3",
+            ["--retain", time] => options.retain = Some((*time).to_owned()),
             _ => bail!(USAGE),
         }
     }

@@ -4,6 +4,7 @@
 
 mod clever;
 mod desk;
+mod elsewhere;
 mod insider;
 mod plain;
 mod record;
@@ -50,6 +51,7 @@ async fn main() -> Result<()> {
     clever::transcripts(&shelf, &sounds)?;
     clever::logs(&shelf, &sounds)?;
     insider::forgeries(&shelf, &sounds)?;
+    elsewhere::excuses(&shelf, &sounds)?;
     let made = vectors::load()?.len();
     let bytes: u64 = vectors::files(&vectors::dir())?
         .iter()

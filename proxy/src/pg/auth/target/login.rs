@@ -1,9 +1,8 @@
 //! Who logs in at a target, and the StartupMessage that says so.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use zeroize::Zeroizing;
 
-use super::Refused;
+use super::{Password, Refused};
 use crate::pg::codec::{put_counted, put_text};
 use crate::pg::startup::{STARTUP_LEN_MAX, VERSION_3_0, VERSION_3_2};
 
@@ -14,7 +13,7 @@ pub struct Login {
     /// The database; if empty, the one with the role's name.
     pub database: Bytes,
     /// The password, for targets that ask for one.
-    pub password: Option<Zeroizing<String>>,
+    pub password: Option<Password>,
     /// What else stands in the StartupMessage, in this order: names and values that are allowed already.
     pub params: Vec<(Bytes, Bytes)>,
     /// [`VERSION_3_0`] or [`VERSION_3_2`].

@@ -1,11 +1,12 @@
 //! The login at a target, from the StartupMessage to ReadyForQuery: fed with bytes, gives bytes to send.
 //!
 //! A target is not trusted: it proves that it knows the password where the method lets it, it cannot make us use a weaker
-//! method than the one it offers, and whatever it sends has a limit. Does not know TLS, sockets or grants. Randomness comes
-//! with `postgres-protocol`, which draws the nonce of its SCRAM client itself.
+//! method than the one it offers, and whatever it sends has a limit. Does not know TLS, sockets or grants. Randomness comes in
+//! as an argument.
 
 mod greeting;
 mod login;
+mod password;
 mod refused;
 mod scram;
 
@@ -18,9 +19,11 @@ use zeroize::Zeroizing;
 pub use greeting::{BackendKey, GREETING_FRAMES_MAX, GREETING_LEN_MAX, SECRET_LEN};
 use greeting::{Greeting, well_formed};
 pub use login::Login;
+pub use password::Password;
 pub use refused::Refused;
 pub use scram::{Derive, ITERATIONS_MAX};
 
+use crate::pg::auth::scram::NONCE_LEN;
 use crate::pg::codec::{Fields, HEADER_LEN};
 use crate::pg::startup::{VERSION_3_0, VERSION_3_2};
 
@@ -88,6 +91,7 @@ pub enum Step {
 pub struct Reaching {
     login: Login,
     channel: Channel,
+    nonce: [u8; NONCE_LEN],
     waits: Waits,
     inbox: BytesMut,
     method: &'static str,
@@ -100,9 +104,9 @@ enum Waits {
     /// For what the target asks for; before that it may take the version of the protocol down, once.
     Request { negotiated: bool },
     /// For the target's first SCRAM message.
-    ServerFirst(scram::Scram),
+    ServerFirst(scram::Begun),
     /// For the target's proof that it knows the password.
-    ServerFinal(scram::Scram),
+    ServerFinal(scram::Proved),
     /// For the verdict, once all was said.
     Verdict,
     /// For ReadyForQuery.
@@ -151,16 +155,17 @@ impl Frame {
 }
 
 impl Reaching {
-    /// Starts a login; returns it and the StartupMessage to send.
+    /// Starts a login; returns it and the StartupMessage to send. The nonce must be random and never used before.
     ///
     /// # Errors
     /// A login that no StartupMessage can hold, or that would name somebody else.
-    pub fn new(login: Login, channel: Channel) -> Result<(Self, Bytes), Refused> {
+    pub fn new(login: Login, channel: Channel, nonce: [u8; NONCE_LEN]) -> Result<(Self, Bytes), Refused> {
         let startup = login.startup()?;
         let reaching = Self {
             protocol: login.protocol,
             login,
             channel,
+            nonce,
             waits: Waits::Request { negotiated: false },
             inbox: BytesMut::new(),
             method: "trust",
@@ -192,13 +197,13 @@ impl Reaching {
                     Some(answer) => return Ok(Step::Send(self, answer)),
                     None => continue,
                 },
-                Waits::ServerFirst(scram) => {
-                    let message = continued(frame.fields(), 11)?.to_vec();
+                Waits::ServerFirst(begun) => {
+                    let due = begun.first(continued(frame.fields(), 11)?)?;
                     self.waits = Waits::Verdict;
-                    return Ok(Step::Derive(Derive::new(self, scram, message)?));
+                    return Ok(due.step(self));
                 }
-                Waits::ServerFinal(scram) => {
-                    scram.finish(continued(frame.fields(), 12)?)?;
+                Waits::ServerFinal(proved) => {
+                    proved.finish(continued(frame.fields(), 12)?)?;
                     self.waits = Waits::Verdict;
                 }
                 Waits::Verdict => {
@@ -261,20 +266,20 @@ impl Reaching {
                 if self.channel == Channel::Plain {
                     return Err(Refused::Cleartext);
                 }
-                password_message(&[self.password()?.as_bytes(), &[0]])
+                password_message(&[self.password()?.as_str().as_bytes(), &[0]])
             }
             5 => {
                 let salt =
                     <[u8; 4]>::try_from(fields.0).map_err(|_| Refused::Malformed("AuthenticationMD5Password"))?;
                 self.method = "md5";
-                let digest = md5_hash(self.login.user.as_bytes(), self.password()?.as_bytes(), salt);
+                let digest = md5_hash(self.login.user.as_bytes(), self.password()?.as_str().as_bytes(), salt);
                 password_message(&[Zeroizing::new(digest).as_bytes(), &[0]])
             }
             10 => {
-                let (scram, method) = scram::Scram::choose(fields, &self.channel)?;
+                let (chosen, method) = scram::Chosen::among(fields, &self.channel)?;
                 self.method = method;
-                let (scram, answer) = scram.start(self.password()?);
-                self.waits = Waits::ServerFirst(scram);
+                let (begun, answer) = chosen.start(self.nonce, self.password()?.clone());
+                self.waits = Waits::ServerFirst(begun);
                 return Ok(Some(answer));
             }
             0 | 3 => return Err(Refused::Malformed("Authentication")),
@@ -288,8 +293,8 @@ impl Reaching {
         Ok(Some(answer))
     }
 
-    fn password(&self) -> Result<&str, Refused> {
-        self.login.password.as_ref().map(|password| password.as_str()).ok_or(Refused::NoPassword(self.method))
+    fn password(&self) -> Result<&Password, Refused> {
+        self.login.password.as_ref().ok_or(Refused::NoPassword(self.method))
     }
 
     fn reached(self, status: u8) -> Reached {

@@ -1,30 +1,36 @@
-//! SCRAM towards a target: which of its mechanisms is taken, and the client's side of the exchange.
+//! SCRAM towards a target, the side of the client (RFC 5802, RFC 7677): which of its mechanisms is taken, and the exchange.
 
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
-use super::{Channel, Reaching, Refused, Waits, password_message};
+use super::password::{Ask, Keys, Password};
+use super::{Channel, Reaching, Refused, Step, Waits, password_message};
+use crate::pg::auth::scram::{BINDING_HEADER, NONCE_LEN, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, value};
 use crate::pg::codec::Fields;
 
-/// The most iterations that a target may ask for: 24 times PostgreSQL's default, some 30 ms. postgres-protocol has the same
-/// limit (RUSTSEC-2026-0179), and so has pgjdbc.
+/// The most iterations that a target may ask for: 24 times PostgreSQL's default, some 30 ms. pgjdbc and tokio-postgres have the
+/// same limit (RUSTSEC-2026-0179).
 pub const ITERATIONS_MAX: u64 = 100_000;
-
-/// An exchange that is going on.
-pub(super) struct Scram(ScramSha256);
 
 /// A mechanism that was chosen and not yet begun.
 pub(super) struct Chosen {
     mechanism: &'static str,
-    binding: ChannelBinding,
+    /// What the login is bound to, which is what its first message begins with and what is behind that.
+    binding: Vec<u8>,
+    header_len: usize,
 }
 
-impl Scram {
+impl Chosen {
     /// Chooses among the mechanisms of an AuthenticationSASL; returns the choice and its name in pg_hba.conf.
     ///
     /// Where the target offers channel binding and there is TLS, it is used or there is no login. Where it does not offer it, it
     /// is told that we would have: a server whose offer was taken away on the wire ends the login then (RFC 5802 §6).
-    pub(super) fn choose(mut list: Fields<'_>, channel: &Channel) -> Result<(Chosen, &'static str), Refused> {
+    pub(super) fn among(mut list: Fields<'_>, channel: &Channel) -> Result<(Self, &'static str), Refused> {
         let (mut offered, mut plain, mut plus) = (Vec::new(), false, false);
         loop {
             match list.text().ok_or(Refused::Malformed("AuthenticationSASL"))? {
@@ -36,71 +42,142 @@ impl Scram {
                 }
             }
         }
-        let bound = "scram-sha-256-plus";
-        let (mechanism, binding, method) = match channel {
+        let (mechanism, header, end_point) = match channel {
             Channel::Plain if plus => return Err(Refused::PlusWithoutTls),
             Channel::Tls { end_point: None, .. } if plus => return Err(Refused::Unbindable),
             Channel::Tls { end_point: Some(end_point), .. } if plus => {
-                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(end_point.clone()), bound)
+                (SCRAM_SHA_256_PLUS, BINDING_HEADER, end_point.as_slice())
             }
             _ if !plain => return Err(Refused::Mechanisms(offered.join(" "))),
-            // "Unrequested" is the flag `y`: we could, and believe that the server cannot.
-            Channel::Tls { end_point: Some(_), .. } => (SCRAM_SHA_256, ChannelBinding::unrequested(), "scram-sha-256"),
-            Channel::Tls { end_point: None, .. } | Channel::Plain => {
-                (SCRAM_SHA_256, ChannelBinding::unsupported(), "scram-sha-256")
-            }
+            // We could, and believe that the server cannot.
+            Channel::Tls { end_point: Some(_), .. } => (SCRAM_SHA_256, &b"y,,"[..], &[][..]),
+            Channel::Tls { end_point: None, .. } | Channel::Plain => (SCRAM_SHA_256, &b"n,,"[..], &[][..]),
         };
-        Ok((Chosen { mechanism, binding }, method))
+        let method = if mechanism == SCRAM_SHA_256_PLUS { "scram-sha-256-plus" } else { "scram-sha-256" };
+        Ok((Self { mechanism, binding: [header, end_point].concat(), header_len: header.len() }, method))
     }
 
-    /// Checks the target's proof that it knows the password.
-    pub(super) fn finish(mut self, message: &[u8]) -> Result<(), Refused> {
-        self.0.finish(message).map_err(|error| Refused::Scram(error.to_string()))
+    /// Begins; returns the exchange and the SASLInitialResponse to send. The nonce must be random and never used before.
+    pub(super) fn start(self, nonce: [u8; NONCE_LEN], password: Password) -> (Begun, Zeroizing<Vec<u8>>) {
+        let nonce = BASE64_STANDARD.encode(nonce);
+        // PostgreSQL knows the role already, and looks at no name here.
+        let bare = format!("n=,r={nonce}");
+        let header = self.binding.get(..self.header_len).unwrap_or_default();
+        let len = u32::try_from(header.len() + bare.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let answer = password_message(&[self.mechanism.as_bytes(), &[0], &len, header, bare.as_bytes()]);
+        (Begun { password, channel: BASE64_STANDARD.encode(self.binding), bare, nonce }, answer)
     }
 }
 
-impl Chosen {
-    /// Begins; returns the exchange and the SASLInitialResponse to send.
-    pub(super) fn start(self, password: &str) -> (Scram, Zeroizing<Vec<u8>>) {
-        let scram = ScramSha256::new(password.as_bytes(), self.binding);
-        let first = scram.message();
-        let len = u32::try_from(first.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let answer = password_message(&[self.mechanism.as_bytes(), &[0], &len, first]);
-        (Scram(scram), answer)
+/// An exchange that waits for the target's first message.
+pub(super) struct Begun {
+    password: Password,
+    /// The attribute `c`.
+    channel: String,
+    /// Our first message without its header.
+    bare: String,
+    nonce: String,
+}
+
+impl Begun {
+    /// Takes the target's first message.
+    pub(super) fn first(self, message: &[u8]) -> Result<Due, Refused> {
+        let scram = |text: &str| Refused::Scram(text.to_owned());
+        let mut attributes = message.split(|byte| *byte == b',');
+        let mut next = |letter| attributes.next().and_then(|next| value(next, letter));
+        let (Some(nonce), Some(salt), Some(count)) = (next(b'r'), next(b's'), next(b'i')) else {
+            return Err(scram("its first message is none"));
+        };
+        if attributes.next().is_some() {
+            return Err(scram("its first message has more than it should"));
+        }
+        let iterations = match count_of(count).ok_or_else(|| scram("a count of iterations that is none"))? {
+            count if count > ITERATIONS_MAX => return Err(Refused::Iterations(count)),
+            count => u32::try_from(count).ok().and_then(NonZeroU32::new),
+        };
+        let iterations = iterations.ok_or_else(|| scram("a count of iterations that is none"))?;
+        if !nonce.starts_with(self.nonce.as_bytes()) {
+            return Err(scram("a nonce that does not begin with ours"));
+        }
+        let nonce = std::str::from_utf8(nonce).ok().filter(|nonce| nonce.bytes().all(|byte| byte.is_ascii_graphic()));
+        let nonce = nonce.ok_or_else(|| scram("non-printable characters in the nonce"))?;
+        let salt = BASE64_STANDARD.decode(salt).map_err(|_| scram("a salt that is none"))?;
+        let last = format!("c={},r={nonce}", self.channel);
+        let said = [self.bare.as_bytes(), b",", message, b",", last.as_bytes()].concat();
+        Ok(Due { password: self.password, ask: Ask { salt, iterations }, last, said })
+    }
+}
+
+/// An exchange whose proof is due.
+pub(super) struct Due {
+    password: Password,
+    ask: Ask,
+    /// Our last message without the proof.
+    last: String,
+    /// What both sides sign (RFC 5802 §3, `AuthMessage`).
+    said: Vec<u8>,
+}
+
+impl Due {
+    /// Goes on, at once where the keys are remembered; with work for another thread where they are not.
+    pub(super) fn step(self, reaching: Reaching) -> Step {
+        match self.password.recall(&self.ask) {
+            Some(keys) => {
+                let (reaching, answer) = self.prove(reaching, keys);
+                Step::Send(reaching, answer)
+            }
+            None => Step::Derive(Derive { reaching, due: self }),
+        }
+    }
+
+    fn prove(self, mut reaching: Reaching, keys: Arc<Keys>) -> (Reaching, Zeroizing<Vec<u8>>) {
+        let proof = BASE64_STANDARD.encode(keys.proof(&self.said));
+        let answer = password_message(&[self.last.as_bytes(), b",p=", proof.as_bytes()]);
+        reaching.waits = Waits::ServerFinal(Proved { password: self.password, keys, said: self.said });
+        (reaching, answer)
+    }
+}
+
+/// An exchange that waits for the target's proof.
+pub(super) struct Proved {
+    password: Password,
+    keys: Arc<Keys>,
+    said: Vec<u8>,
+}
+
+impl Proved {
+    /// Checks the target's proof that it knows the password.
+    pub(super) fn finish(self, message: &[u8]) -> Result<(), Refused> {
+        if let Some(error) = value(message, b'e') {
+            let error = error.escape_ascii();
+            return Err(Refused::Scram(format!("it says {error}")));
+        }
+        let signature = value(message, b'v').and_then(|signature| BASE64_STANDARD.decode(signature).ok());
+        let signature = signature.ok_or_else(|| Refused::Scram("its last message is none".to_owned()))?;
+        verify_slices_are_equal(&*self.keys.server_signature(&self.said), &signature)
+            .map_err(|_| Refused::Scram("it does not know the password".to_owned()))?;
+        self.password.remember(self.keys);
+        Ok(())
     }
 }
 
 /// A login that needs the password hashed, up to [`ITERATIONS_MAX`] times, before it can go on.
 pub struct Derive {
     reaching: Reaching,
-    scram: Scram,
-    message: Vec<u8>,
+    due: Due,
 }
 
 impl Derive {
-    pub(super) fn new(reaching: Reaching, scram: Scram, message: Vec<u8>) -> Result<Self, Refused> {
-        match iterations(&message) {
-            Some(count) if count > ITERATIONS_MAX => Err(Refused::Iterations(count)),
-            _ => Ok(Self { reaching, scram, message }),
-        }
-    }
-
     /// Does the work; returns the login that goes on and the answer to send. Takes up to tens of milliseconds of a thread.
-    ///
-    /// # Errors
-    /// A message that is not the answer to ours.
-    pub fn run(mut self) -> Result<(Reaching, Zeroizing<Vec<u8>>), Refused> {
-        self.scram.0.update(&self.message).map_err(|error| Refused::Scram(error.to_string()))?;
-        let answer = password_message(&[self.scram.0.message()]);
-        self.reaching.waits = Waits::ServerFinal(self.scram);
-        Ok((self.reaching, answer))
+    pub fn run(self) -> (Reaching, Zeroizing<Vec<u8>>) {
+        let keys = Arc::new(Keys::derive(&self.due.password, self.due.ask.clone()));
+        self.due.prove(self.reaching, keys)
     }
 }
 
-/// Returns the iterations that a server-first-message asks for, where it says so as it should.
-fn iterations(message: &[u8]) -> Option<u64> {
-    let count = message.split(|byte| *byte == b',').find_map(|attribute| attribute.strip_prefix(b"i="))?;
-    // A number that is too long for one is too many.
-    let digits = std::str::from_utf8(count).ok().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
+/// Reads a count of iterations; one that is too long for a number is too many.
+fn count_of(digits: &[u8]) -> Option<u64> {
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
     Some(digits.parse().unwrap_or(u64::MAX)).filter(|_| !digits.is_empty())
 }

@@ -1,17 +1,23 @@
 //! Targets that log in, and targets that try something else: scripts of messages in, the login's steps out.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::password::{Ask, Keys};
 use super::*;
 use crate::pg::auth::scram::{Exchange, FinalExpected, ITERATIONS, Verifier};
-use crate::pg::codec::{Complaint, put_frame};
+use crate::pg::codec::Complaint;
 use crate::pg::startup::STARTUP_LEN_MAX;
+use crate::pg::testing::{auth, frame};
 
 const END_POINT: [u8; 32] = [0xe5; 32];
+const NONCE: [u8; NONCE_LEN] = [3; NONCE_LEN];
 
 fn login(protocol: u32) -> Login {
     Login {
         user: "dba".to_owned(),
         database: Bytes::from_static(b"orders"),
-        password: Some(Zeroizing::new("s3cret".to_owned())),
+        password: Some(Password::new(Zeroizing::new("s3cret".to_owned()))),
         params: vec![(Bytes::from_static(b"client_encoding"), Bytes::from_static(b"LATIN1"))],
         protocol,
     }
@@ -19,17 +25,6 @@ fn login(protocol: u32) -> Login {
 
 fn tls() -> Channel {
     Channel::Tls { end_point: Some(END_POINT.to_vec()), with_certificate: false }
-}
-
-fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    put_frame(&mut out, tag, |out| out.put_slice(payload));
-    out.to_vec()
-}
-
-/// An Authentication message.
-fn auth(kind: u32, rest: &[u8]) -> Vec<u8> {
-    frame(b'R', &[&kind.to_be_bytes(), rest].concat())
 }
 
 fn sasl(mechanisms: &[&str]) -> Vec<u8> {
@@ -48,9 +43,10 @@ fn greeting() -> Vec<u8> {
     .concat()
 }
 
-/// What a login came to: what it sent, and that it waits, is through or was refused.
+/// What a login came to: what it sent, how often it hashed the password, and that it waits, is through or was refused.
 struct Ran {
     sent: Vec<Vec<u8>>,
+    derived: u32,
     end: Result<Option<Reached>, Refused>,
 }
 
@@ -80,6 +76,12 @@ impl Server {
         Self::First(Exchange::new([7; 16], plus.then_some(&END_POINT[..]), [9; 18]), verifier)
     }
 
+    /// With another salt, and channel binding.
+    fn salted(password: &str, salt: [u8; 16]) -> Self {
+        let verifier = Verifier::of(password.as_bytes(), salt, ITERATIONS);
+        Self::First(Exchange::new(salt, Some(&END_POINT), [9; 18]), verifier)
+    }
+
     /// Answers a message of type `p`.
     fn answer(&mut self, sent: &[u8]) -> Result<Vec<u8>, crate::pg::auth::scram::Refused> {
         let mut fields = Fields(&sent[HEADER_LEN..]);
@@ -102,9 +104,9 @@ impl Server {
 
 /// Runs a login against what a target says, `cut` bytes at a time, and what its SCRAM answers.
 fn run_with(login: Login, channel: Channel, script: &[u8], cut: usize, mut server: Option<Server>, last: &[u8]) -> Ran {
-    let (mut reaching, startup) = Reaching::new(login, channel).unwrap();
+    let (mut reaching, startup) = Reaching::new(login, channel, NONCE).unwrap();
     let (mut sent, mut said) = (vec![startup.to_vec()], script.to_vec());
-    let mut at = 0;
+    let (mut at, mut derived) = (0, 0);
     let end = loop {
         let (next, answer) = match reaching.advance() {
             Err(refused) => break Err(refused),
@@ -120,10 +122,11 @@ fn run_with(login: Login, channel: Channel, script: &[u8], cut: usize, mut serve
                 (next, None)
             }
             Ok(Step::Send(next, bytes)) => (next, Some(bytes)),
-            Ok(Step::Derive(work)) => match work.run() {
-                Ok((next, bytes)) => (next, Some(bytes)),
-                Err(refused) => break Err(refused),
-            },
+            Ok(Step::Derive(work)) => {
+                derived += 1;
+                let (next, bytes) = work.run();
+                (next, Some(bytes))
+            }
         };
         if let Some(answer) = answer {
             if let Some(server) = &mut server {
@@ -138,7 +141,7 @@ fn run_with(login: Login, channel: Channel, script: &[u8], cut: usize, mut serve
         }
         reaching = next;
     };
-    Ran { sent, end }
+    Ran { sent, derived, end }
 }
 
 fn run(channel: Channel, script: &[&[u8]]) -> Ran {
@@ -167,14 +170,14 @@ fn no_parameter_can_change_who_logs_in() {
     let refused = |change: fn(&mut Login)| {
         let mut login = login(VERSION_3_0);
         change(&mut login);
-        Reaching::new(login, tls()).err()
+        Reaching::new(login, tls(), NONCE).err()
     };
     let parameter = |name: &str| Some(Refused::Parameter(name.to_owned()));
     for (name, value) in [("user", "postgres"), ("database", "x"), ("", "x"), ("_pq_.x", "1"), ("a\0user", "postgres")]
     {
         let mut login = login(VERSION_3_0);
         login.params.push((name.into(), value.into()));
-        assert_eq!(Reaching::new(login, tls()).err(), parameter(name), "{name:?}");
+        assert_eq!(Reaching::new(login, tls(), NONCE).err(), parameter(name), "{name:?}");
     }
     assert_eq!(refused(|login| login.params[0].1 = "a\0user\0postgres".into()), parameter("client_encoding"));
     assert_eq!(refused(|login| login.user = "dba\0user\0postgres".to_owned()), parameter("user"));
@@ -242,6 +245,70 @@ fn scram_is_bound_to_the_certificate_wherever_the_target_can() {
 }
 
 #[test]
+fn the_password_is_hashed_once_for_as_long_as_the_target_keeps_its_salt() {
+    let log_in = |password: &Password, server: Server| {
+        let login = Login { password: Some(password.clone()), ..login(VERSION_3_0) };
+        let script = sasl(&BOTH);
+        let last = [auth(0, &[]), greeting()].concat();
+        run_with(login, tls(), &script, 1000, Some(server), &last)
+    };
+    let password = Password::new(Zeroizing::new("s3cret".to_owned()));
+    let (first, second) =
+        (log_in(&password, Server::new("s3cret", true)), log_in(&password, Server::new("s3cret", true)));
+    assert_eq!((first.derived, second.derived), (1, 0));
+    assert_eq!((first.reached().method, second.reached().method), ("scram-sha-256-plus", "scram-sha-256-plus"));
+    // The password is set anew there: another salt. And the configuration is read again here: another holder.
+    let anew = || Server::salted("s3cret", [8; 16]);
+    assert_eq!((log_in(&password, anew()).derived, log_in(&password, anew()).derived), (1, 0));
+    let read_again = Password::new(Zeroizing::new("s3cret".to_owned()));
+    assert_eq!(log_in(&read_again, anew()).derived, 1);
+}
+
+#[test]
+fn a_login_with_remembered_keys_is_checked_as_the_first_one_was() {
+    let password = Password::new(Zeroizing::new("s3cret".to_owned()));
+    let begin = || {
+        let login = Login { password: Some(password.clone()), ..login(VERSION_3_0) };
+        let reaching = fed(Reaching::new(login, tls(), NONCE).unwrap().0, &sasl(&BOTH));
+        let Ok(Step::Send(reaching, answer)) = reaching.advance() else { panic!("no answer") };
+        (reaching, answer)
+    };
+    let mut server = Server::new("s3cret", true);
+    let (reaching, answer) = begin();
+    let Ok(Step::Derive(work)) = fed(reaching, &server.answer(&answer).unwrap()).advance() else { panic!("no work") };
+    let (reaching, answer) = work.run();
+    // A proof that is none leaves nothing behind: who asked may be anybody.
+    assert!(matches!(fed(reaching, &auth(12, b"v=AAAA")).advance().err(), Some(Refused::Scram(_))));
+    let (reaching, first) = begin();
+    let reply = Server::new("s3cret", true).answer(&first).unwrap();
+    let Ok(Step::Derive(work)) = fed(reaching, &reply).advance() else { panic!("remembered from a failed login") };
+    let (reaching, last) = work.run();
+    assert_eq!(answer, last);
+    assert!(matches!(fed(reaching, &server.answer(&last).unwrap()).advance(), Ok(Step::Read(_))));
+    // From here on they are remembered. The target proves itself all the same.
+    for wrong in [auth(12, b"v=AAAA"), auth(0, &[])] {
+        let (reaching, _) = begin();
+        let Ok(Step::Send(reaching, _)) = fed(reaching, &reply).advance() else { panic!("not remembered") };
+        assert!(fed(reaching, &wrong).advance().is_err());
+    }
+}
+
+#[test]
+fn the_exchange_of_rfc_7677_comes_out_as_printed() {
+    let password = Password::new(Zeroizing::new("pencil".to_owned()));
+    let keys = |salt: &str| {
+        let salt = BASE64_STANDARD.decode(salt).unwrap();
+        Keys::derive(&password, Ask { salt, iterations: ITERATIONS })
+    };
+    let said = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    let keys = keys("W22ZaJ0SNY7soEsUEjb6gQ==");
+    assert_eq!(BASE64_STANDARD.encode(keys.proof(said.as_bytes())), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+    let signature = BASE64_STANDARD.encode(*keys.server_signature(said.as_bytes()));
+    assert_eq!(signature, "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+}
+
+#[test]
 fn any_cut_gives_the_same_login() {
     for cut in 1..40 {
         let reached = run_scram(tls(), &BOTH, cut).reached();
@@ -267,26 +334,26 @@ fn channel_binding_is_never_let_go_of_silently() {
 #[test]
 fn a_target_must_prove_that_it_knows_the_password_before_it_may_say_ok() {
     let first = |server: &mut Server| {
-        let (reaching, _) = Reaching::new(login(VERSION_3_0), tls()).unwrap();
+        let (reaching, _) = Reaching::new(login(VERSION_3_0), tls(), NONCE).unwrap();
         let Ok(Step::Send(mut reaching, answer)) = fed(reaching, &sasl(&BOTH)).advance() else { panic!("no answer") };
         reaching.feed(&server.answer(&answer).unwrap());
         reaching
     };
     // At once, after its first message, or with a proof that is not one.
-    let reaching = fed(Reaching::new(login(VERSION_3_0), tls()).unwrap().0, &sasl(&BOTH));
+    let reaching = fed(Reaching::new(login(VERSION_3_0), tls(), NONCE).unwrap().0, &sasl(&BOTH));
     let Ok(Step::Send(reaching, _)) = reaching.advance() else { panic!("no answer") };
     assert_eq!(fed(reaching, &auth(0, &[])).advance().err(), Some(Refused::Order(0)));
     let finals = [auth(0, &[]), auth(12, b"v=AAAA"), auth(12, b"e=other-error"), auth(12, b"\xff"), auth(12, b"")];
     for (at, wrong) in finals.iter().enumerate() {
         let Ok(Step::Derive(work)) = first(&mut Server::new("s3cret", true)).advance() else { panic!("no work") };
-        let refused = fed(work.run().unwrap().0, wrong).advance().err();
+        let refused = fed(work.run().0, wrong).advance().err();
         let fits = matches!((at, &refused), (0, Some(Refused::Order(0))) | (1.., Some(Refused::Scram(_))));
         assert!(fits, "{at}: {refused:?}");
     }
     // And once it has, nothing else stands in for the verdict.
     let mut server = Server::new("s3cret", true);
     let Ok(Step::Derive(work)) = first(&mut server).advance() else { panic!("no work") };
-    let (reaching, answer) = work.run().unwrap();
+    let (reaching, answer) = work.run();
     let proof = server.answer(&answer).unwrap();
     assert_eq!(fed(reaching, &[proof, auth(3, &[])].concat()).advance().err(), Some(Refused::Order(3)));
 }
@@ -298,11 +365,11 @@ fn fed(mut reaching: Reaching, bytes: &[u8]) -> Reaching {
 
 #[test]
 fn a_target_with_another_password_is_found_out() {
-    let (reaching, _) = Reaching::new(login(VERSION_3_0), tls()).unwrap();
+    let (reaching, _) = Reaching::new(login(VERSION_3_0), tls(), NONCE).unwrap();
     let Ok(Step::Send(reaching, answer)) = fed(reaching, &sasl(&BOTH)).advance() else { panic!("no answer") };
     let mut server = Server::new("another", true);
     let Ok(Step::Derive(work)) = fed(reaching, &server.answer(&answer).unwrap()).advance() else { panic!("no work") };
-    let (_, answer) = work.run().unwrap();
+    let (_, answer) = work.run();
     assert_eq!(server.answer(&answer).unwrap_err(), crate::pg::auth::scram::Refused::Proof);
 }
 
@@ -376,7 +443,7 @@ fn a_key_has_the_length_that_the_protocol_gives_it() {
 
 /// A login in each of its states, by name.
 fn states() -> Vec<(&'static str, Reaching)> {
-    let new = || Reaching::new(login(VERSION_3_2), tls()).unwrap().0;
+    let new = || Reaching::new(login(VERSION_3_2), tls(), NONCE).unwrap().0;
     let negotiated = [&VERSION_3_0.to_be_bytes()[..], &[0; 4]].concat();
     let Ok(Step::Read(negotiated)) = fed(new(), &frame(b'v', &negotiated)).advance() else { panic!() };
     let Ok(Step::Send(verdict, _)) = fed(new(), &auth(3, &[])).advance() else { panic!() };
@@ -392,7 +459,7 @@ fn states() -> Vec<(&'static str, Reaching)> {
         ("request", new()),
         ("request, negotiated", negotiated),
         ("server first", server_first().0),
-        ("server final", work.run().unwrap().0),
+        ("server final", work.run().0),
         ("verdict", verdict),
         ("ready", ready),
     ]
@@ -472,8 +539,31 @@ fn absurd_iterations_are_refused_before_any_work() {
 
 #[test]
 fn a_first_message_that_is_none_or_of_another_exchange_is_refused() {
-    for first in ["", "r=", "r=x,s=QSXCR+Q6sek8bf92,i=4096", "r=x,s=!,i=4096", "i=", "r=x,s=,i=-1", "\u{1}"] {
-        let refused = run(tls(), &[&sasl(&BOTH), &auth(11, first.as_bytes())]).refused();
+    let nonce = BASE64_STANDARD.encode(NONCE);
+    let of = |text: &str| text.replace("OURS", &nonce);
+    let fine = of("r=OURSx,s=QSXCR+Q6sek8bf92,i=4096");
+    assert!(run(tls(), &[&sasl(&BOTH), &auth(11, fine.as_bytes())]).end.is_ok());
+    for first in [
+        "",
+        "r=",
+        "r=x,s=QSXCR+Q6sek8bf92,i=4096",
+        "r=x,s=!,i=4096",
+        "i=",
+        "r=x,s=,i=-1",
+        "\u{1}",
+        "r=OURSx,s=!,i=4096",
+        "r=OURSx,s=QSXCR+Q6sek8bf92,i=",
+        "r=OURSx,s=QSXCR+Q6sek8bf92,i=0",
+        "r=OURSx,s=QSXCR+Q6sek8bf92,i=+1",
+        "r=OURSx,s=QSXCR+Q6sek8bf92,i=4096,",
+        "r=OURSx,s=QSXCR+Q6sek8bf92,i=4096,x=1",
+        "m=x,r=OURSx,s=QSXCR+Q6sek8bf92,i=4096",
+        "s=QSXCR+Q6sek8bf92,r=OURSx,i=4096",
+        "r=OURS x,s=QSXCR+Q6sek8bf92,i=4096",
+        "r=OURS\u{e4},s=QSXCR+Q6sek8bf92,i=4096",
+        "r=OURSx\0,s=QSXCR+Q6sek8bf92,i=4096",
+    ] {
+        let refused = run(tls(), &[&sasl(&BOTH), &auth(11, of(first).as_bytes())]).refused();
         assert!(matches!(refused, Refused::Scram(_)), "{first:?}: {refused}");
     }
 }
@@ -492,7 +582,7 @@ fn random_sequences_never_panic_and_reach_nothing_that_was_not_granted() {
         let plus = matches!(&channel, Channel::Tls { end_point: Some(_), .. }) && random.below(4) > 0;
         let mut server = Server::knowing(verifier.clone(), plus);
         let protocol = if random.below(2) == 0 { VERSION_3_0 } else { VERSION_3_2 };
-        let (mut reaching, _) = Reaching::new(login(protocol), channel).unwrap();
+        let (mut reaching, _) = Reaching::new(login(protocol), channel, NONCE).unwrap();
         // What the target truly said: told apart here by what it sent, never by the state of what is tested.
         let (mut fed_all, mut due, mut proof) = (Vec::new(), None::<Vec<u8>>, None);
         for _ in 0..40 {
@@ -515,10 +605,10 @@ fn random_sequences_never_panic_and_reach_nothing_that_was_not_granted() {
                     (next, None)
                 }
                 Ok(Step::Send(next, answer)) => (next, Some(answer)),
-                Ok(Step::Derive(work)) => match work.run() {
-                    Ok((next, answer)) => (next, Some(answer)),
-                    Err(_) => break,
-                },
+                Ok(Step::Derive(work)) => {
+                    let (next, answer) = work.run();
+                    (next, Some(answer))
+                }
                 Ok(Step::Reached(done)) => {
                     let consumed = &fed_all[..fed_all.len() - done.leftover.len()];
                     check_reached(consumed, proof.as_deref());

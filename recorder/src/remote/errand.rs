@@ -1,0 +1,64 @@
+//! Takes a checkpoint of the node log to a bucket, behind the tiles that it covers.
+
+use bytes::Bytes;
+
+use super::deliver::{Parcel, Trouble, deliver};
+use crate::log::note::Note;
+use crate::log::tile::new_tiles;
+use crate::vault::s3::{Bucket, Lock};
+use crate::vault::{Vault, day, log_key};
+
+/// How far the lock of an earlier attempt may end from what a later one asks for, in microseconds: both ask for the end of a day.
+const SLACK_US: u64 = 3 * 86_400_000_000;
+
+/// What putting a checkpoint and its tiles took.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+    /// A tile gave way to a wider one meanwhile: a newer checkpoint is on its way.
+    pub(super) overtaken: bool,
+}
+
+/// A checkpoint on its way, with the tiles that it covers and the bucket does not have.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) bucket: Bucket,
+    pub(super) vault: Vault,
+    pub(super) node: String,
+    /// The size of the checkpoint that is there.
+    pub(super) sent: u64,
+    pub(super) note: Box<Note>,
+    pub(super) wall_us: u64,
+    pub(super) lock: Lock,
+    pub(super) fresh: bool,
+    pub(super) attempt: u32,
+}
+
+impl Errand {
+    pub(super) async fn run(&self) -> Result<Sent, Trouble> {
+        let mut done = Sent::default();
+        for name in new_tiles(self.sent, self.note.checkpoint.size) {
+            let key = log_key(&self.node, &name.to_string());
+            match self.vault.get(&key) {
+                Ok(Some(content)) => self.put(key, content.into(), &mut done).await?,
+                Ok(None) => return Ok(Sent { overtaken: true, ..done }),
+                Err(_) => return Err(Trouble::LocalCopy),
+            }
+        }
+        let key = log_key(&self.node, &self.note.checkpoint.path(&day(self.wall_us)));
+        self.put(key, self.note.to_string().into(), &mut done).await?;
+        Ok(done)
+    }
+
+    async fn put(&self, key: String, content: Bytes, done: &mut Sent) -> Result<(), Trouble> {
+        let (fresh, attempt) = (self.fresh, self.attempt);
+        let parcel =
+            Parcel { fresh, attempt, alone: false, slack_us: SLACK_US, ..Parcel::new(key, content, self.lock) };
+        if deliver(&self.bucket, &parcel).await?.put {
+            done.objects += 1;
+            done.bytes += parcel.wanted.bytes;
+        }
+        Ok(())
+    }
+}
