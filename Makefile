@@ -13,7 +13,7 @@ BUILD   := $(CARGO) build --locked --workspace --bins
 # What the tests run besides our own programs: tools, and every client of the matrix in tests/tests/e2e/clients.
 TEST_NEEDS := openssh-server openssh-client openssh-sftp-server tmux rsync strace python3-paramiko python3-cryptography age \
   cargo-nextest git curl sshfs lftp putty-tools dropbear-bin ansible-core python3-asyncssh node-ssh2 \
-  postgresql postgresql-18 python3-asyncpg python3-psycopg node-pg ceph ministack
+  postgresql postgresql-18 python3-asyncpg python3-psycopg node-pg ceph ministack duckdb
 
 .PHONY: help run test check demo rig rig-stop soak fuzz bench conformance audit build release fmt
 

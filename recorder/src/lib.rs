@@ -6,6 +6,7 @@
 //!
 //! `FORMAT.md` beside this crate is normative for everything that is stored.
 
+mod catalogue;
 pub mod clock;
 mod elision;
 mod error;

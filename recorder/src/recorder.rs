@@ -10,6 +10,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use tokio::sync::oneshot;
 
+use crate::catalogue::Catalogue;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Frozen, OpenError, Refused};
 use crate::figures::{Disk, Figures, Meters, Survey, Totals};
@@ -53,6 +54,8 @@ pub struct RecorderConfig {
     pub remotes: Vec<Settings>,
     /// Whether files in the vault get the immutable attribute.
     pub immutable: bool,
+    /// Whether a catalogue of the sessions is kept in the vaults: it holds personal data in the clear.
+    pub catalogue: bool,
     /// The node's name: the origin of its log.
     pub node: String,
     /// The key that signs checkpoints.
@@ -89,6 +92,7 @@ impl RecorderConfig {
             vault_dir,
             remotes: Vec::new(),
             immutable: false,
+            catalogue: false,
             node,
             node_key,
             durability: Durability::default(),
@@ -224,6 +228,16 @@ impl Recorder {
             log_size: log.size(),
         };
         let (remotes, boards) = Remotes::start(&common, config.remotes.clone(), &mut starting)?;
+        let mut desk = None;
+        if config.catalogue {
+            let elsewhere = config.remotes.iter().map(|remote| remote.name.clone()).collect();
+            let (state, vault) = (&config.state_dir, &config.vault_dir);
+            let (catalogue, told) =
+                Catalogue::new(Arc::clone(&fs), state, vault, &config.node, elsewhere, Arc::clone(&queue));
+            let catalogue = catalogue.telling(remotes.clone());
+            starting.spawn("casemate-catalogue", move || at_leisure(|| catalogue.run()))?;
+            desk = Some(told);
+        }
 
         let (jobs, job_queue) = mpsc::channel();
         let (tasks, task_queue) = mpsc::channel();
@@ -250,6 +264,7 @@ impl Recorder {
             queue: Arc::clone(&queue),
             keeper: jobs.clone(),
             backlog: Arc::clone(&backlog),
+            catalogue: desk,
         };
         let boot = leaf::Boot {
             boot_id,

@@ -19,7 +19,7 @@ use crate::tail::spooled;
 use crate::time::{now_us, parse_time};
 use crate::vault::Vault;
 use crate::verify::{self, Options, textfile};
-use crate::{ReplayError, ls, show};
+use crate::{ReplayError, ls, report, show};
 use casemate_screen::safe::visible;
 
 /// Exit status of `verify` for a person who asks for help.
@@ -132,6 +132,20 @@ enum Verb {
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         until: Option<u64>,
     },
+    /// Say what the vault costs those who keep it.
+    Report {
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
+        source: String,
+        /// What its retention costs a month in S3, in each storage class, and what 1 TB of it does.
+        #[arg(long, required = true)]
+        cost: bool,
+        /// So many sessions a day, instead of as many as were seen.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        per_day: Option<u32>,
+        /// Prices of your own, in the form of replay/prices.toml.
+        #[arg(long, value_name = "FILE")]
+        prices: Option<PathBuf>,
+    },
 }
 
 /// Runs the program on its arguments.
@@ -202,6 +216,11 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
                 _ => {}
             }
             outcome
+        }
+        // There is one report so far; the flag names it.
+        Verb::Report { source, cost: _, per_day, prices } => {
+            let options = report::Options { per_day: per_day.map(f64::from), prices, json };
+            report::cost(&Vault::open(&source)?, &options, &mut out).map(|()| 0)
         }
     }
 }

@@ -10,6 +10,7 @@ mod json;
 mod ls;
 pub mod play;
 pub mod reader;
+mod report;
 mod show;
 mod sql;
 mod tail;

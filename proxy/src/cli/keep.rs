@@ -101,6 +101,7 @@ pub(super) fn recorder_config(config: &Config) -> RecorderConfig {
     opening.extend(config.events("start"));
     RecorderConfig {
         immutable: config.vault.immutable,
+        catalogue: config.vault.catalogue,
         durability: config.durability,
         recipients: config.encryption.recipients(),
         state_recipient: config.encryption.state_recipient(),

@@ -44,6 +44,7 @@ fn the_sample_is_read_whole() {
         VaultConfig {
             dir: home.path("vault"),
             immutable: false,
+            catalogue: true,
             retain: Duration::from_secs(400 * 86_400),
             s3: Vec::new(),
             proven: Proven::All
@@ -133,6 +134,7 @@ fn every_bad_value_is_refused_with_its_line_and_remedy() {
             &["durability \"fast\" is not known", "\"strict\", \"causal\" or \"process\""],
         ),
         Bad("encryption = \"none\"", "encryption = \"off\"", 5, &["encryption \"off\"", "write encryption = \"age\""]),
+        Bad("immutable = false", "catalogue = \"no\"", 14, &["vault.catalogue has the wrong type", "true or false"]),
         Bad("retain = \"400d\"", "retain = \"0d\"", 15, &["vault.retain is not a duration from 1d", "such as \"20s\""]),
         Bad("retain = \"400d\"", "retain = 400", 15, &["vault.retain has the wrong type"]),
         Bad("login_grace = \"20s\"", "login_grace = \"0s\"", 18, &["limits.login_grace is not a duration"]),

@@ -27,6 +27,8 @@ pub struct VaultConfig {
     pub dir: PathBuf,
     /// Whether to set the immutable attribute on finished files where the system allows it.
     pub immutable: bool,
+    /// Whether a catalogue of the sessions is kept beside them, in the clear.
+    pub catalogue: bool,
     /// How long a recording must be kept, fixed in its OPEN leaf.
     pub retain: Duration,
     /// Buckets to which everything goes on.
@@ -50,6 +52,7 @@ impl Parser<'_, '_> {
         };
         let dir = self.path(table.required_text("dir", "name a directory for finished recordings"));
         let immutable = table.boolean("immutable").is_some_and(|immutable| immutable.value);
+        let catalogue = table.boolean("catalogue").is_none_or(|catalogue| catalogue.value);
         let retain = table.duration("retain", DAY..=DAY * 36_500).map_or(DAY * 400, |retain| retain.value);
         let proven = table.text("proven").map(|proven| match proven.value.as_str() {
             "all" => Proven::All,
@@ -79,7 +82,8 @@ impl Parser<'_, '_> {
         }
         table.finish();
         let dir = dir?;
-        let config = VaultConfig { dir: dir.value.clone(), immutable, retain, s3, proven: proven.unwrap_or_default() };
+        let proven = proven.unwrap_or_default();
+        let config = VaultConfig { dir: dir.value.clone(), immutable, catalogue, retain, s3, proven };
         whole.then_some((dir, config))
     }
 

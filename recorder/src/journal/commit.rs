@@ -122,6 +122,9 @@ impl Journal {
         for job in turn.publish {
             self.hand_over(job);
         }
+        if let Some(catalogue) = &self.catalogue {
+            turn.rows.into_iter().for_each(|entry| catalogue.tell(entry));
+        }
         for (reply, frozen) in turn.denied {
             drop(reply.send(Err(frozen)));
         }

@@ -12,6 +12,7 @@ use super::file::JournalWriter;
 use super::leaves::NodeLog;
 use super::record::{Place, RecordHead};
 use super::thread::random;
+use crate::catalogue::Entry;
 use crate::error::Frozen;
 use crate::figures::Taken;
 use crate::fs::{File, Fs, SharedFile};
@@ -59,6 +60,8 @@ pub(super) struct Turn {
     pub(super) opened: Vec<(oneshot::Sender<Session>, Session)>,
     /// For the keeper, once durable.
     pub(super) publish: Vec<Job>,
+    /// For the catalogue, once durable.
+    pub(super) rows: Vec<Entry>,
     /// Whether this turn must be durable whatever the durability says.
     pub(super) must_sync: bool,
     /// What went wrong while the turn was made.

@@ -20,6 +20,7 @@ use super::intake::append;
 use super::leaves::{self, NodeLog};
 use super::record::RecordHead;
 use super::sink::{Part, Sink, Turn};
+use crate::catalogue::{Desk, Ended, Entry, Opened, Status};
 use crate::error::Frozen;
 use crate::fs::Fs;
 use crate::keeper::{Backlog, FinishedSegment, Job};
@@ -64,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) queue: Arc<Queue>,
     pub(crate) keeper: Sender<Job>,
     pub(crate) backlog: Arc<Backlog>,
+    /// Who keeps the catalogue, if anybody does.
+    pub(crate) catalogue: Option<Desk>,
 }
 
 /// A session as the thread knows it.
@@ -81,6 +84,7 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Closing {
     reason: CloseReason,
+    exit: Option<u32>,
     pub(super) replies: Vec<SlipReply>,
 }
 
@@ -95,6 +99,7 @@ pub(crate) struct Journal {
     journal_dir: PathBuf,
     pub(super) keeper: Sender<Job>,
     pub(super) backlog: Arc<Backlog>,
+    pub(super) catalogue: Option<Desk>,
     pub(super) sink: Sink,
     pub(super) compressor: Compressor,
     pub(super) sessions: HashMap<SessionId, Live>,
@@ -136,6 +141,7 @@ impl Journal {
             journal_dir: setup.journal_dir,
             keeper: setup.keeper,
             backlog: setup.backlog,
+            catalogue: setup.catalogue,
             sink,
             compressor: Compressor::new()?,
             sessions: HashMap::new(),
@@ -386,6 +392,10 @@ impl Journal {
         let live =
             Live { shared: Arc::clone(&shared), writer, part, heads_block: 0, segments: Vec::new(), closing: None };
         self.sessions.insert(id, live);
+        if self.catalogue.is_some() {
+            let opened = Opened::new(id, ordinal, (spec.kind, spec.protocol), now.wall_us, opening);
+            self.sink.turn.rows.push(Entry::Opened(Box::new(opened)));
+        }
         self.sink.leaf(&Leaf::Open(open));
         self.sink.turn.checkpoint = true;
         self.sink.turn.must_sync = true;
@@ -415,7 +425,7 @@ impl Journal {
         match &mut live.closing {
             Some(closing) => closing.replies.extend(reply),
             None => {
-                live.closing = Some(Closing { reason, replies: reply.into_iter().collect() });
+                live.closing = Some(Closing { reason, exit, replies: reply.into_iter().collect() });
                 let end = live.writer.close(reason, exit, now);
                 self.sink.end_segment(session, &mut live.part, end);
             }
@@ -437,6 +447,18 @@ impl Journal {
         let Some(closing) = live.closing.as_mut().filter(|_| all_done) else { return };
         let close = leaves::close(finished.session, closing.reason, wall_us, live.writer.chain(), &live.segments);
         let replies = std::mem::take(&mut closing.replies);
+        let ended = Ended {
+            session: finished.session,
+            end_us: wall_us,
+            status: Status::Closed,
+            reason: Some(closing.reason),
+            exit: closing.exit,
+            events: live.writer.chain().events().iter().sum(),
+            bytes: Some(live.writer.bytes()),
+            segments: close.segment_count,
+            stored_bytes: Some(live.segments.iter().map(|segment| segment.bytes).sum()),
+        };
+        self.sink.turn.rows.push(Entry::Ended(Box::new(ended)));
         self.sink.leaf(&Leaf::Close(close));
         self.sink.turn.slips.extend(replies.into_iter().map(|reply| (finished.session, reply)));
         if let Some(live) = self.sessions.remove(&finished.session) {
@@ -464,6 +486,19 @@ impl Journal {
             self.log_segment(finished, wall_us, also_remove.clone());
         }
         self.sink.leaf(&leaves::recovered(recovered, self.boot_id, wall_us));
+        // Of a session that had closed and only the log did not know, the rest is in its last block.
+        let ended = Ended {
+            session: recovered.session,
+            end_us: wall_us,
+            status: if recovered.closed.is_some() { Status::Closed } else { Status::Recovered },
+            reason: recovered.closed,
+            exit: None,
+            events: recovered.chain.events().iter().sum(),
+            bytes: None,
+            segments: recovered.chain.segment_no().saturating_add(1),
+            stored_bytes: None,
+        };
+        self.sink.turn.rows.push(Entry::Ended(Box::new(ended)));
         self.sink.turn.checkpoint = true;
     }
 

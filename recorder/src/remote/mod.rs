@@ -12,6 +12,7 @@ mod errand;
 mod figures;
 mod gate;
 mod mark;
+mod pages;
 mod reclaim;
 mod thread;
 
@@ -28,6 +29,7 @@ pub use reclaim::Proven;
 
 pub(crate) use self::figures::Board;
 use self::thread::{Remote, Setup};
+use crate::catalogue::Page;
 use crate::error::OpenError;
 use crate::fs::Fs;
 use crate::log::leaf::Leaf;
@@ -51,6 +53,8 @@ pub(crate) enum News {
     Published { session: SessionId, segment_no: u32 },
     /// A checkpoint, with its tiles, lies in the vault here.
     Checkpoint { note: Box<Note> },
+    /// A page of the catalogue lies in the vault here.
+    Catalogue { page: Page },
 }
 
 /// What all of them are started with.
@@ -68,8 +72,8 @@ pub(crate) struct Common {
     pub(crate) log_size: u64,
 }
 
-/// The handles that the shipper keeps.
-#[derive(Debug, Default)]
+/// The handles that the shipper and the catalogue keep.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Remotes(Vec<UnboundedSender<News>>);
 
 impl Remotes {

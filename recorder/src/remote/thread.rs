@@ -18,7 +18,9 @@ use super::errand::{Errand, Sent};
 use super::figures::Board;
 use super::gate::Gate;
 use super::mark::{self, Mark};
+use super::pages::{Pages, deliver_page};
 use super::{Common, News};
+use crate::catalogue::Page;
 use crate::error::{Frozen, OpenError};
 use crate::local_log::read_leaves;
 use crate::log::leaf::{Leaf, Stored};
@@ -70,10 +72,26 @@ pub(super) struct Setup {
 /// A request, or a few that belong together, that came to an end.
 enum Done {
     Contact(Result<Option<Note>, S3Error>),
-    Segment { due: Due, outcome: Result<Delivered, Trouble>, wanted: Option<Wanted> },
-    Checkpoint { size: u64, outcome: Result<Sent, Trouble> },
+    Segment {
+        due: Due,
+        outcome: Result<Delivered, Trouble>,
+        wanted: Option<Wanted>,
+    },
+    Checkpoint {
+        size: u64,
+        outcome: Result<Sent, Trouble>,
+    },
     Looked(Vec<Check>),
-    Rechecked { delivery: Box<Delivery>, outcome: Result<(), Trouble> },
+    Rechecked {
+        delivery: Box<Delivery>,
+        outcome: Result<(), Trouble>,
+    },
+    /// `true` where the bucket locked it.
+    Page {
+        page: Page,
+        bytes: u64,
+        outcome: Result<bool, Trouble>,
+    },
 }
 
 /// A segment that was delivered.
@@ -119,6 +137,7 @@ pub(super) struct Remote {
     /// Whether the last attempt left nothing of itself there.
     clean: bool,
     deliveries: VecDeque<Delivery>,
+    pages: Pages,
     looked_at_us: Option<u64>,
     tried_at_us: Option<u64>,
     looking: bool,
@@ -163,6 +182,7 @@ impl Remote {
             return Err(error.to_string());
         }
         let urgent_size = common.log_size;
+        let pages = Pages::open(Arc::clone(&common.fs), &common.state_dir, &bucket.settings().name);
         Ok(Self {
             common,
             bucket,
@@ -181,6 +201,7 @@ impl Remote {
             log_failures: 0,
             clean: false,
             deliveries: VecDeque::new(),
+            pages,
             looked_at_us: None,
             tried_at_us: None,
             looking: false,
@@ -221,6 +242,7 @@ impl Remote {
                         self.board.trouble("task", "a task of the shipping failed in a way that nobody foresaw".to_owned());
                         self.uploads = self.uploads.saturating_sub(1);
                         self.sending = false;
+                        self.pages.lost(now_us);
                     }
                 },
                 () = sleep(wait) => {}
@@ -235,7 +257,7 @@ impl Remote {
         self.tasks.is_empty()
             && (self.contact != Contact::Made
                 || self.gate.is_failing()
-                || (current && self.backlog.waiting().segments == 0))
+                || (current && self.backlog.waiting().segments == 0 && self.pages.is_idle(self.now_us())))
     }
 
     /// When to look again.
@@ -266,6 +288,7 @@ impl Remote {
             }
             News::Published { session, segment_no } => self.backlog.published((session, segment_no)),
             News::Checkpoint { note } => self.checkpoint = Some(note),
+            News::Catalogue { page } => self.pages.add(page),
         }
     }
 
@@ -288,8 +311,13 @@ impl Remote {
         for due in self.backlog.take(now_us, free) {
             self.send_segment(due);
         }
-        if !ending && !self.gate.is_failing() {
-            self.look(now_us);
+        if !self.gate.is_failing() {
+            if let Some((page, tries)) = self.pages.take(now_us) {
+                self.send_page(page, tries);
+            }
+            if !ending {
+                self.look(now_us);
+            }
         }
         if now_us.saturating_sub(self.marked_at_us) >= MARK_EVERY_US {
             self.write_mark(now_us);
@@ -359,6 +387,20 @@ impl Remote {
                 return Done::Segment { due, outcome: Err(Trouble::LocalCopy), wanted: None };
             }
             Done::Segment { due, outcome: deliver(&bucket, &parcel).await, wanted: Some(parcel.wanted) }
+        });
+    }
+
+    fn send_page(&mut self, page: Page, tries: u32) {
+        let key = page.key(self.common.key.name());
+        let (bucket, vault) = (self.bucket.clone(), Vault::Dir(self.common.vault.clone()));
+        self.tasks.spawn(async move {
+            let (bytes, outcome) = match vault.get(&key) {
+                Ok(Some(content)) => (content.len() as u64, deliver_page(&bucket, &key, content.into(), tries).await),
+                // Somebody erased it here: then it is not to be elsewhere either.
+                Ok(None) => (0, Ok(false)),
+                Err(_) => (0, Err(Trouble::LocalCopy)),
+            };
+            Done::Page { page, bytes, outcome }
         });
     }
 
@@ -438,6 +480,7 @@ impl Remote {
                 }
             }
             Done::Rechecked { delivery, outcome } => self.rechecked(*delivery, &outcome, now_us),
+            Done::Page { page, bytes, outcome } => self.page_done(page, bytes, outcome, now_us),
         }
     }
 
@@ -539,6 +582,34 @@ impl Remote {
                         self.deliveries.push_back(Delivery { at_us: now_us, ..delivery });
                     }
                     _ => {}
+                }
+            }
+        }
+    }
+
+    /// The catalogue is a convenience: that a page does not get there holds up nothing else and raises no alarm.
+    fn page_done(&mut self, page: Page, bytes: u64, outcome: Result<bool, Trouble>, now_us: u64) {
+        let vault = self.bucket.settings().name.clone();
+        match outcome {
+            Ok(locked) => {
+                if locked {
+                    tracing::warn!(vault, %page, "the bucket locks by default, the catalogue too: it cannot be erased");
+                }
+                if bytes > 0 {
+                    self.board.put(1, bytes);
+                    self.reached();
+                }
+                self.pages.done(page);
+            }
+            Err(Trouble::Conflict) => {
+                tracing::error!(vault, %page, "something else has the name of this page of the catalogue");
+                self.pages.done(page);
+            }
+            Err(trouble) => {
+                self.pages.failed(page, now_us);
+                match trouble.is_transient() {
+                    true => self.came_to_nothing("catalogue", &trouble, now_us),
+                    false => tracing::warn!(vault, %page, %trouble, "a page of the catalogue is not shipped"),
                 }
             }
         }

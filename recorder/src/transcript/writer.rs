@@ -132,6 +132,11 @@ impl Writer {
         self.next_seq
     }
 
+    /// Returns how many stream bytes were recorded so far, of client and target.
+    pub fn bytes(&self) -> [u64; 2] {
+        self.bytes
+    }
+
     fn mono_us(&self, now: Stamp) -> u64 {
         now.boot_us.saturating_sub(self.started_boot_us)
     }

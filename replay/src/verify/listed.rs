@@ -23,6 +23,10 @@ pub(crate) struct Logged {
     pub(crate) status: &'static str,
     /// The number of the last segment, of a session that has ended.
     pub(crate) last_segment: Option<u32>,
+    /// Until when it must be kept, in microseconds since 1970; 0 where no log opens it.
+    pub(crate) retain_until_us: u64,
+    /// The length of each segment that the log names.
+    pub(crate) segment_bytes: Vec<u64>,
 }
 
 /// Lists all sessions that a log opens or the vault holds, and says whether the logs hold together in themselves.
@@ -48,6 +52,8 @@ pub(crate) fn logged_sessions(vault: &Vault) -> Result<(Vec<Logged>, bool), Repl
                 end_us: plan.end.as_ref().map(|end| end.close.wall_us),
                 status,
                 last_segment: plan.end.as_ref().and_then(|_| count.checked_sub(1)),
+                retain_until_us: plan.open.retain_until_us,
+                segment_bytes: plan.segments.values().map(|segment| segment.bytes).collect(),
             });
         };
         let question =
@@ -68,6 +74,8 @@ pub(crate) fn logged_sessions(vault: &Vault) -> Result<(Vec<Logged>, bool), Repl
             end_us: None,
             status: "unlogged",
             last_segment: segments.last().copied(),
+            retain_until_us: 0,
+            segment_bytes: Vec::new(),
         });
     }
     Ok((sessions, sound))

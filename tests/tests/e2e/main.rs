@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bad_input;
+mod catalogue;
 mod clients;
+mod cost;
 mod daemon;
 mod elided_files;
 mod figures;

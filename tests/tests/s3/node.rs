@@ -32,6 +32,7 @@ pub(crate) struct Place {
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) node: &'static str,
+    pub(crate) catalogue: bool,
 }
 
 impl Place {
@@ -50,7 +51,7 @@ impl Place {
             timeout: Some(Duration::from_secs(3)),
             ..Settings::default()
         };
-        Self { dir: dir.to_owned(), settings, clock: Arc::new(SystemClock), node: NODE }
+        Self { dir: dir.to_owned(), settings, clock: Arc::new(SystemClock), node: NODE, catalogue: false }
     }
 
     pub(crate) fn vault(&self) -> PathBuf {
@@ -61,6 +62,7 @@ impl Place {
         Recorder::start(RecorderConfig {
             remotes: vec![self.settings.clone()],
             clock: Arc::clone(&self.clock),
+            catalogue: self.catalogue,
             segment_age: Duration::from_secs(60),
             ..RecorderConfig::new(self.dir.join("state"), self.vault(), self.node.to_owned(), node_key(self.node))
         })

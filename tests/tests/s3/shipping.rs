@@ -289,3 +289,79 @@ async fn a_node_that_was_rolled_back_is_refused_or_ends_once_the_vault_is_reache
     assert!(matches!(world.place.start(), Err(OpenError::RolledBack { .. } | OpenError::Forked { .. })));
     assert_eq!(world.place.node, NODE);
 }
+
+/// The pages of the catalogue in the bucket, with whether each is locked.
+async fn catalogue_pages(world: &World) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    for version in versions(&world.straight, &world.bucket, "v1/cat/").await.unwrap() {
+        let key = version.key().unwrap().to_owned();
+        let head = world.straight.head_object().bucket(&world.bucket).key(&key).send().await.unwrap();
+        found.push((key, head.object_lock_mode.is_some()));
+    }
+    found
+}
+
+/// DESIGN §8: the catalogue holds personal data, so it must be erasable.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_goes_along_once_and_without_a_lock() {
+    let mut world = World::new().await;
+    world.place.catalogue = true;
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, PATIENCE));
+    recorder.shutdown();
+    let first = catalogue_pages(&world).await;
+    assert!(!first.is_empty() && first.iter().all(|(_, locked)| !locked), "{first:?}");
+
+    // Away while this one ends; its answer lost when it is back: the next start delivers what is missing, once.
+    world.faults.refuse_connections().unwrap();
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 2, 1000).await;
+    recorder.shutdown();
+    assert_eq!(catalogue_pages(&world).await, first);
+    world.faults.take_connections().unwrap();
+    world.faults.spoil_next(1, Fault::LoseAnswer, |seen| seen.method == "PUT" && seen.path.contains("v1/cat/"));
+    let recorder = world.place.start().unwrap();
+    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    let due = world.place.dir.join("state/catalogue/due/elsewhere");
+    let is_due = || std::fs::read_dir(&due).unwrap().count() > 0;
+    assert!(is_due());
+    assert!(wait_until(PATIENCE, || !is_due()));
+    assert!(figures(&recorder).troubles.keys().all(|about| about == "rights"), "{:?}", figures(&recorder));
+    recorder.shutdown();
+    let all = catalogue_pages(&world).await;
+    let mut names: Vec<_> = all.iter().map(|(name, _)| name).collect();
+    names.dedup();
+    assert_eq!(names.len(), all.len(), "no second versions: {all:?}");
+    assert!(all.len() > first.len() && all.iter().all(|(_, locked)| !locked), "{all:?}");
+    for (name, _) in &all {
+        let there = world.straight.get_object().bucket(&world.bucket).key(name).send().await.unwrap();
+        let there = there.body.collect().await.unwrap().into_bytes();
+        assert_eq!(there, std::fs::read(world.place.vault().join(name)).unwrap(), "{name}");
+        // Nothing keeps whoever may from erasing it.
+        let version = versions(&world.straight, &world.bucket, name).await.unwrap().remove(0);
+        let delete = world.straight.delete_object().bucket(&world.bucket).key(name);
+        delete.version_id(version.version_id().unwrap()).send().await.unwrap();
+    }
+    assert!(catalogue_pages(&world).await.is_empty());
+}
+
+/// Whatever keeps the catalogue from getting there concerns nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_arrives_where_the_catalogue_is_refused() {
+    let mut world = World::new().await;
+    world.place.catalogue = true;
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 1, 1000).await;
+    recorder.shutdown();
+    let refused = catalogue_pages(&world).await.len();
+    world.faults.spoil(Fault::Skewed(3600), |seen| seen.method == "PUT" && seen.path.contains("v1/cat/"));
+    let recorder = world.place.start().unwrap();
+    session(&recorder, 2, 1000).await;
+    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    assert!(figures(&recorder).troubles.keys().all(|about| about == "rights"), "{:?}", figures(&recorder));
+    recorder.shutdown();
+    assert_eq!(catalogue_pages(&world).await.len(), refused);
+    settle(&world);
+    assert!(catalogue_pages(&world).await.len() > refused, "the next start goes on");
+}

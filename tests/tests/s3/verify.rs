@@ -395,3 +395,31 @@ async fn what_keeps_a_bucket_from_being_read_is_said_in_a_sentence() {
         assert!(code == 2 && out.is_empty() && err.contains(says), "{source}: {code} {out} {err}");
     }
 }
+
+/// The catalogue is no evidence: it lies there without a lock, and goes when somebody erases it.
+#[tokio::test]
+async fn a_catalogue_without_a_lock_is_no_finding_and_costs_are_counted_in_a_bucket() {
+    let recorded = recorded(Duration::ZERO, nothing_more).await;
+    let (_dir, _server, shelf) = ministack_with(&recorded).await;
+    let before = shelf.verify(&recorded, &[]);
+    assert_eq!(before.code, 0, "{}", before.last);
+    let evidence = shelf.names().await.len();
+
+    let page = format!("{PREFIX}/v1/cat/dt=2026-11-23/node={NODE}/08.jsonl.zst");
+    shelf.put(&page, b"a page".to_vec(), None).await;
+    let same = |verdict: &Verdict| {
+        assert_eq!(verdict.code, 0, "{}", verdict.last);
+        for list in ["altered_findings", "exceptions", "remarks", "storage"] {
+            assert_eq!(verdict.last[list], before.last[list], "{list}");
+        }
+    };
+    same(&shelf.verify(&recorded, &[]));
+    shelf.hide(&page).await;
+    same(&shelf.verify(&recorded, &[]));
+
+    let (code, out, err) = shelf.replay(&["report", &format!("s3://{BUCKET}/{PREFIX}"), "--cost", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let counted = found["segments"].as_u64().unwrap() + found["log_objects"].as_u64().unwrap();
+    assert_eq!(counted, evidence as u64, "{found}");
+}

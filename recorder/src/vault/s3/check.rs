@@ -1,6 +1,7 @@
 //! Is this bucket what evidence can rest in? Asked at the start, every minute after that, and by `casemate vault check`.
 
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled};
+use bytes::Bytes;
 
 use super::error::S3Error;
 use super::requests::shown;
@@ -233,7 +234,7 @@ impl Bucket {
         lock: Option<Lock>,
     ) -> Result<Result<(), S3Error>, S3Error> {
         let body = b"Casemate tries whether this can be deleted.\n";
-        let version = self.put_plain(key, body, lock).await?;
+        let version = self.put_plain(key, Bytes::from_static(body), lock, false).await?;
         let Some(version) = version else {
             return Err(S3Error::Other(format!("{what}: the server names no version: versioning is off")));
         };

@@ -1,6 +1,7 @@
 //! The requests that are made of a bucket, one function each. Every one names the account that must own the bucket, where
 //! the settings do.
 
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{
     ChecksumMode, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
@@ -26,7 +27,7 @@ impl Bucket {
     pub async fn put(&self, key: &str, content: Bytes, wanted: &Wanted, new: bool) -> Result<Option<String>, S3Error> {
         let settings = &self.settings;
         let lock = wanted.lock;
-        let mut put = self
+        let put = self
             .client
             .put_object()
             .bucket(&settings.bucket)
@@ -37,39 +38,44 @@ impl Bucket {
             .object_lock_mode(mode_of(lock.mode))
             .object_lock_retain_until_date(date(lock.until_us))
             .set_storage_class(settings.storage_class.as_deref().map(StorageClass::from));
-        put = match settings.checksum {
+        let put = match settings.checksum {
             Checksum::Sha256 => put.checksum_sha256(STANDARD.encode(wanted.sha256)),
             Checksum::Crc32c => put.checksum_crc32_c(STANDARD.encode(crc32c::crc32c(&content).to_be_bytes())),
             Checksum::Md5 => put.content_md5(STANDARD.encode(wanted.md5)),
         };
-        put = match &settings.encryption {
+        let done = self.encrypted(put).body(ByteStream::from(content)).send().await?;
+        Ok(done.version_id.filter(|id| !id.is_empty()))
+    }
+
+    fn encrypted(&self, put: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
+        match &self.settings.encryption {
             None => put,
             Some(ServerSideEncryption::Aes256) => put.server_side_encryption(Sse::Aes256),
             Some(ServerSideEncryption::Kms(key)) => {
                 put.server_side_encryption(Sse::AwsKms).set_ssekms_key_id(key.clone()).bucket_key_enabled(true)
             }
-        };
-        let done = put.body(ByteStream::from(content)).send().await?;
-        Ok(done.version_id.filter(|id| !id.is_empty()))
+        }
     }
 
-    /// Puts an object as the server's defaults have it: for a canary.
+    /// Puts an object that is no evidence, of the server's default class and with no other lock than the one that is named, if
+    /// any; with `new`, on condition that the name is not taken.
     ///
     /// # Errors
-    /// As the request ended.
-    pub(super) async fn put_plain(
+    /// As [`Bucket::put`].
+    pub(crate) async fn put_plain(
         &self,
         key: &str,
-        content: &'static [u8],
+        content: Bytes,
         lock: Option<Lock>,
+        new: bool,
     ) -> Result<Option<String>, S3Error> {
-        let mut put = self.client.put_object().bucket(&self.settings.bucket).key(self.full(key));
-        put = put.set_expected_bucket_owner(self.settings.owner.clone());
+        let put = self.client.put_object().bucket(&self.settings.bucket).key(self.full(key));
+        let put = put.set_if_none_match(new.then(|| "*".to_owned()));
+        let mut put = self.encrypted(put.set_expected_bucket_owner(self.settings.owner.clone()));
         if let Some(lock) = lock {
             put = put.object_lock_mode(mode_of(lock.mode)).object_lock_retain_until_date(date(lock.until_us));
         }
-        let body = Bytes::from_static(content);
-        let done = put.content_md5(STANDARD.encode(md5_of(&body))).body(ByteStream::from(body)).send().await?;
+        let done = put.content_md5(STANDARD.encode(md5_of(&content))).body(ByteStream::from(content)).send().await?;
         Ok(done.version_id.filter(|id| !id.is_empty()))
     }
 
