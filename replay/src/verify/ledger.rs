@@ -17,7 +17,8 @@ use casemate_screen::safe::visible;
 /// Servers keep whole seconds, in microseconds.
 const ROUNDING_US: u64 = 1_000_000;
 
-/// A file of a node log is locked for so long at least where the trust file does not say, in microseconds.
+/// Where the trust file does not say, a file of a node log is locked for as long as the session that is kept shortest, and for no
+/// longer than this, in microseconds.
 const RETAIN_MIN_US: u64 = 30 * 86_400_000_000;
 
 /// A lock may end so much after the longest time that the trust file allows: nodes lock until the end of a day, and what was
@@ -68,6 +69,10 @@ struct Inner {
     short: Few,
     long: Few,
     over: Few,
+    /// The shortest time that an OPEN asks for.
+    kept_us: Option<u64>,
+    /// Files of logs that are locked for less than [`RETAIN_MIN_US`], which nothing but the sessions can excuse: name, from, until.
+    brief: Vec<(String, u64, u64)>,
 }
 
 /// Where it is written down.
@@ -98,13 +103,23 @@ impl Ledger {
     pub(super) fn segment(&self, key: &str, standing: &Standing, open: &Open) {
         let latest_us = self.retain_max_us.map(|max| open.wall_us.saturating_add(max));
         self.take(key, standing, open.retain_until_us, latest_us);
+        let kept_us = open.retain_until_us.saturating_sub(open.wall_us);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.kept_us = Some(inner.kept_us.map_or(kept_us, |shortest| shortest.min(kept_us)));
     }
 
-    /// Takes how a file of a node log is locked: as long as the trust file asks for from when it came, and without that for a
-    /// month.
+    /// Takes how a file of a node log is locked: as long as the trust file asks for from when it came, and without that as long
+    /// as the sessions are kept.
     pub(super) fn log_file(&self, key: &str, standing: &Standing) {
         let from = |bound: u64| standing.modified_us.saturating_add(bound);
-        self.take(key, standing, from(self.retain_min_us.unwrap_or(RETAIN_MIN_US)), self.retain_max_us.map(from));
+        let until_us = self.retain_min_us.map_or(0, from);
+        self.take(key, standing, until_us, self.retain_max_us.map(from));
+        if let (None, Some(lock)) = (self.retain_min_us, standing.lock)
+            && lock.until_us < from(RETAIN_MIN_US)
+        {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.brief.push((visible(key), standing.modified_us, lock.until_us));
+        }
     }
 
     fn take(&self, key: &str, standing: &Standing, until_us: u64, latest_us: Option<u64>) {
@@ -125,7 +140,7 @@ impl Ledger {
         table.latest_us = Some(table.latest_us.map_or(lock.until_us, |latest| latest.max(lock.until_us)));
         let end = rfc3339(lock.until_us);
         if lock.until_us.saturating_add(ROUNDING_US) < until_us {
-            inner.short.push(format!("lock: {key} is locked until {end}, and must be until {}", rfc3339(until_us)));
+            inner.short.push(too_short(&key, lock.until_us, until_us));
         }
         if let Some(latest_us) = latest_us
             && lock.until_us > latest_us.saturating_add(LONG_SLACK_US)
@@ -151,8 +166,14 @@ impl Ledger {
 
     /// Returns what came together. What hides a session that is `excused` is no finding.
     pub(super) fn tot_up(self, bucket: &S3Vault, excused: &HashSet<SessionId>) -> Totted {
-        let Inner { table, unlocked, short, long, over } =
+        let Inner { table, unlocked, mut short, long, over, kept_us, brief } =
             self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (key, from_us, until_us) in brief {
+            let wanted_us = from_us.saturating_add(kept_us.map_or(RETAIN_MIN_US, |kept_us| kept_us.min(RETAIN_MIN_US)));
+            if until_us.saturating_add(ROUNDING_US) < wanted_us {
+                short.push(too_short(&key, until_us, wanted_us));
+            }
+        }
         let (mut markers, mut shadows) = (Few::default(), Few::default());
         for hidden in bucket.hidden() {
             if hidden.session.is_some_and(|session| excused.contains(&session)) {
@@ -177,6 +198,10 @@ impl Ledger {
         let altered = over.into_lines("versions with other content than the evidence");
         Totted { table, altered, exceptions: exceptions.concat() }
     }
+}
+
+fn too_short(key: &str, until_us: u64, wanted_us: u64) -> String {
+    format!("lock: {key} is locked until {}, and must be until {}", rfc3339(until_us), rfc3339(wanted_us))
 }
 
 #[cfg(test)]

@@ -70,14 +70,15 @@ impl Fleet {
                 ..Place::new(&home, &shelf.endpoint, "fleet", Checksum::Sha256)
             };
             let recorder = place.start().unwrap();
+            let mut closed = 0;
             for seed in 0..sessions {
-                session(&recorder, seed, 2000).await;
+                closed = session(&recorder, seed, 2000).await;
             }
-            assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+            assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
             // What is not there by now is missing, and not on its way.
             clock.0.store(HOURS_US / 2, Ordering::SeqCst);
-            session(&recorder, sessions, 2000).await;
-            assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+            let closed = session(&recorder, sessions, 2000).await;
+            assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
             recorder.shutdown();
         }
         let fleet = Self { _server: server, dir, objects: Objects::new(), shelf, copies: AtomicU64::new(0) };

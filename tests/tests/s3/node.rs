@@ -95,31 +95,29 @@ pub(crate) async fn work(session: &Session, seed: u64, len: usize) {
     }
 }
 
-/// Records a session from its opening to its end.
-pub(crate) async fn session(recorder: &Recorder, seed: u64, len: usize) {
+/// Records a session from its opening to its end, and returns how much of the log holds that.
+pub(crate) async fn session(recorder: &Recorder, seed: u64, len: usize) -> u64 {
     let session = open(recorder).await;
     work(&session, seed, len).await;
-    session.close(CloseReason::Client, Some(0)).await.unwrap();
+    close(session).await
+}
+
+/// Ends a session, and returns how much of the log holds that.
+pub(crate) async fn close(session: Session) -> u64 {
+    session.close(CloseReason::Client, Some(0)).await.unwrap().note().checkpoint.size
 }
 
 pub(crate) fn figures(recorder: &Recorder) -> RemoteFigures {
     recorder.remotes().remove(0)
 }
 
-/// Waits until nothing waits, and the newest checkpoint of this moment is there.
-pub(crate) fn wait_shipped(recorder: &Recorder, patience: Duration) -> bool {
-    let published = || {
-        let figures = recorder.figures();
-        figures.unshipped_segments == 0
-    };
-    if !wait_until(patience, published) {
-        return false;
-    }
-    let size = recorder.figures().log_size;
-    wait_until(patience, || {
+/// Waits until no segment waits, and a checkpoint over `size` entries of the log is there.
+pub(crate) fn wait_shipped(recorder: &Recorder, size: u64, patience: Duration) -> bool {
+    let there = || {
         let figures = figures(recorder);
-        figures.waiting_segments == 0 && figures.log_size >= size
-    })
+        figures.reached_us > 0 && figures.waiting_segments == 0 && figures.log_size >= size
+    };
+    wait_until(patience, || recorder.figures().unshipped_segments == 0) && wait_until(patience, there)
 }
 
 /// Holds a bucket against what lies here: every segment once, as it is here and locked; the newest checkpoint that is there

@@ -413,8 +413,8 @@ async fn under_the_published_policies_a_recorder_ships_and_nobody_does_more() {
     let owner = ceph.client(OWNER);
 
     let recorder = place.start().unwrap();
-    session(&recorder, 1, 100_000).await;
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    let closed = session(&recorder, 1, 100_000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
     recorder.shutdown();
     assert!(figures(&recorder).troubles.is_empty(), "{:?}", figures(&recorder));
     holds_all(&place, &owner, BUCKET, false).await;

@@ -15,7 +15,7 @@ use casemate_tests::s3::ministack::{self, Ministack};
 use casemate_tests::s3::{make_bucket, versions};
 use casemate_tests::scale::pick;
 
-use super::node::{BUCKET, NODE, PATIENCE, Place, figures, holds_all, open, session, wait_shipped, work};
+use super::node::{BUCKET, NODE, PATIENCE, Place, close, figures, holds_all, open, session, wait_shipped, work};
 
 /// A server, the proxy before it, and a node that ships through the proxy.
 struct World {
@@ -53,7 +53,7 @@ fn settle(world: &World) {
     world.faults.clear();
     world.faults.release();
     let recorder = world.place.start().unwrap();
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    assert!(wait_shipped(&recorder, 0, PATIENCE), "{:?}", figures(&recorder));
     recorder.shutdown();
 }
 
@@ -63,8 +63,8 @@ async fn story(world: &World) {
     session(&recorder, 1, 100_000).await;
     let long = open(&recorder).await;
     work(&long, 2, 200_000).await;
-    long.close(casemate_recorder::CloseReason::Client, Some(0)).await.unwrap();
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    let closed = close(long).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
     recorder.shutdown();
 }
 
@@ -79,17 +79,17 @@ async fn what_is_recorded_is_there_within_ten_seconds_and_locked() {
     let size = recorder.figures().log_size;
     assert!(wait_until(PATIENCE, || figures(&recorder).log_size >= size));
     assert!(opened.elapsed() < Duration::from_secs(10), "{:?}", opened.elapsed());
-    let closed = Instant::now();
-    live.close(casemate_recorder::CloseReason::Client, Some(0)).await.unwrap();
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
-    assert!(closed.elapsed() < Duration::from_secs(10), "{:?}", closed.elapsed());
+    let begun = Instant::now();
+    let closed = close(live).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     recorder.shutdown();
     world.holds_all().await;
     assert!(figures(&recorder).troubles.keys().all(|about| about == "rights"), "{:?}", figures(&recorder));
 
     // The next start ships the control transcript of this one and says of everything that it is stored, once.
     let recorder = world.place.start().unwrap();
-    assert!(wait_shipped(&recorder, PATIENCE));
+    assert!(wait_shipped(&recorder, 0, PATIENCE));
     let puts = || world.faults.seen().iter().filter(|seen| seen.method == "PUT" && seen.path.ends_with(".seg")).count();
     recorder.shutdown();
     let segments = world.place.segments().len();
@@ -167,8 +167,9 @@ async fn nothing_waits_for_a_vault_that_is_away_and_nothing_is_lost() {
         let recorder = recorder.clone();
         sessions.spawn(async move { session(&recorder, seed, 150_000).await });
     }
+    let mut closed = 0;
     while let Some(done) = sessions.join_next().await {
-        done.unwrap();
+        closed = closed.max(done.unwrap());
     }
     let recorded = begun.elapsed();
     assert!(wait_until(PATIENCE, || figures(&recorder).waiting_segments == 20), "{:?}", figures(&recorder));
@@ -176,7 +177,7 @@ async fn nothing_waits_for_a_vault_that_is_away_and_nothing_is_lost() {
     assert!(figures(&recorder).troubles.is_empty(), "to be away is no trouble: {:?}", figures(&recorder));
     world.faults.take_connections().unwrap();
     let back = Instant::now();
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
     eprintln!("20 sessions recorded in {recorded:?}, shipped {:?} after the vault was back", back.elapsed());
     recorder.shutdown();
     world.holds_all().await;
@@ -229,8 +230,8 @@ async fn a_server_that_lies_is_found_out_and_believed_nothing() {
 async fn versioning_that_is_turned_off_is_noticed_within_a_minute() {
     let world = World::new().await;
     let recorder = world.place.start().unwrap();
-    session(&recorder, 1, 1000).await;
-    assert!(wait_shipped(&recorder, PATIENCE));
+    let closed = session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE));
     assert!(!figures(&recorder).troubles.contains_key("versioning"));
     let off = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
     world.straight.put_bucket_versioning().bucket(BUCKET).versioning_configuration(off).send().await.unwrap();
@@ -244,8 +245,8 @@ async fn versioning_that_is_turned_off_is_noticed_within_a_minute() {
 async fn a_node_that_was_rolled_back_is_refused_or_ends_once_the_vault_is_reached() {
     let world = World::new().await;
     let recorder = world.place.start().unwrap();
-    session(&recorder, 1, 1000).await;
-    assert!(wait_shipped(&recorder, PATIENCE));
+    let closed = session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE));
     recorder.shutdown();
     let kept = tempfile::tempdir().unwrap();
     let copy = |from: &std::path::Path, to: &std::path::Path| {
@@ -255,8 +256,8 @@ async fn a_node_that_was_rolled_back_is_refused_or_ends_once_the_vault_is_reache
         copy(&world.place.dir.join(part), &kept.path().join(part));
     }
     let recorder = world.place.start().unwrap();
-    session(&recorder, 2, 1000).await;
-    assert!(wait_shipped(&recorder, PATIENCE));
+    let closed = session(&recorder, 2, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE));
     recorder.shutdown();
 
     // Both, here: the vault of this node has nothing to say against it.
@@ -307,8 +308,8 @@ async fn the_catalogue_goes_along_once_and_without_a_lock() {
     let mut world = World::new().await;
     world.place.catalogue = true;
     let recorder = world.place.start().unwrap();
-    session(&recorder, 1, 1000).await;
-    assert!(wait_shipped(&recorder, PATIENCE));
+    let closed = session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE));
     recorder.shutdown();
     let first = catalogue_pages(&world).await;
     assert!(!first.is_empty() && first.iter().all(|(_, locked)| !locked), "{first:?}");
@@ -322,7 +323,7 @@ async fn the_catalogue_goes_along_once_and_without_a_lock() {
     world.faults.take_connections().unwrap();
     world.faults.spoil_next(1, Fault::LoseAnswer, |seen| seen.method == "PUT" && seen.path.contains("v1/cat/"));
     let recorder = world.place.start().unwrap();
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    assert!(wait_shipped(&recorder, 0, PATIENCE), "{:?}", figures(&recorder));
     let due = world.place.dir.join("state/catalogue/due/elsewhere");
     let is_due = || std::fs::read_dir(&due).unwrap().count() > 0;
     assert!(is_due());
@@ -357,8 +358,8 @@ async fn evidence_arrives_where_the_catalogue_is_refused() {
     let refused = catalogue_pages(&world).await.len();
     world.faults.spoil(Fault::Skewed(3600), |seen| seen.method == "PUT" && seen.path.contains("v1/cat/"));
     let recorder = world.place.start().unwrap();
-    session(&recorder, 2, 1000).await;
-    assert!(wait_shipped(&recorder, PATIENCE), "{:?}", figures(&recorder));
+    let closed = session(&recorder, 2, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
     assert!(figures(&recorder).troubles.keys().all(|about| about == "rights"), "{:?}", figures(&recorder));
     recorder.shutdown();
     assert_eq!(catalogue_pages(&world).await.len(), refused);
