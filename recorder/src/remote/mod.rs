@@ -15,6 +15,7 @@ mod mark;
 mod pages;
 mod reclaim;
 mod thread;
+mod vigil;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! The thread of one vault elsewhere: follows the log, and keeps a few requests under way.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -19,6 +18,7 @@ use super::figures::Board;
 use super::gate::Gate;
 use super::mark::{self, Mark};
 use super::pages::{Pages, deliver_page};
+use super::vigil::{Delivery, LOOK_EVERY_US, Look, Vigil};
 use super::{Common, News};
 use crate::catalogue::Page;
 use crate::error::{Frozen, OpenError};
@@ -37,18 +37,6 @@ const CHECKPOINT_EVERY_US: u64 = 60_000_000;
 
 /// And not more often than this, however many sessions begin and end.
 const CHECKPOINT_PAUSE_US: u64 = 1_000_000;
-
-/// How often the bucket is asked whether it still keeps what it is given, in microseconds.
-const LOOK_EVERY_US: u64 = 30_000_000;
-
-/// How often everything is tried that can be, the canary among it, in microseconds.
-const TRY_EVERY_US: u64 = 86_400_000_000;
-
-/// What was delivered is asked for once more after this long, in microseconds.
-const RECHECK_AFTER_US: u64 = 20_000_000;
-
-/// Deliveries that wait for that; beyond, the oldest is not asked for again.
-const RECHECKS_MAX: usize = 1024;
 
 /// How often the mark is written while something changes, in microseconds.
 const MARK_EVERY_US: u64 = 10_000_000;
@@ -94,16 +82,6 @@ enum Done {
     },
 }
 
-/// A segment that was delivered.
-#[derive(Debug, Clone)]
-struct Delivery {
-    due: Due,
-    version: String,
-    wanted: Wanted,
-    wall_us: u64,
-    at_us: u64,
-}
-
 /// Whether the bucket has said what it knows of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
@@ -136,11 +114,8 @@ pub(super) struct Remote {
     log_failures: u32,
     /// Whether the last attempt left nothing of itself there.
     clean: bool,
-    deliveries: VecDeque<Delivery>,
+    vigil: Vigil,
     pages: Pages,
-    looked_at_us: Option<u64>,
-    tried_at_us: Option<u64>,
-    looking: bool,
     mark_path: PathBuf,
     mark: Mark,
     marked_at_us: u64,
@@ -200,11 +175,8 @@ impl Remote {
             urgent_size,
             log_failures: 0,
             clean: false,
-            deliveries: VecDeque::new(),
+            vigil: Vigil::default(),
             pages,
-            looked_at_us: None,
-            tried_at_us: None,
-            looking: false,
             mark_path,
             mark,
             marked_at_us: 0,
@@ -406,27 +378,19 @@ impl Remote {
 
     /// Asks whether the bucket still is what it should be, and whether what went there lately is still there.
     fn look(&mut self, now_us: u64) {
-        if !self.looking && self.looked_at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= LOOK_EVERY_US) {
-            self.looking = true;
-            self.looked_at_us = Some(now_us);
+        if let Some(look) = self.vigil.look(now_us) {
             let (bucket, node) = (self.bucket.clone(), self.common.key.name().to_owned());
             let wall_us = self.common.queue.now().wall_us;
-            let whole = self.tried_at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= TRY_EVERY_US);
-            if whole {
-                self.tried_at_us = Some(now_us);
-            }
             self.tasks.spawn(async move {
-                Done::Looked(match whole {
-                    true => bucket.check_all(&node, wall_us).await,
-                    false => bucket.check_lockdown().await,
+                Done::Looked(match look {
+                    Look::Everything => bucket.check_all(&node, wall_us).await,
+                    Look::Settings => bucket.check_lockdown().await,
                 })
             });
         }
-        while let Some(delivery) = self.deliveries.front()
-            && now_us.saturating_sub(delivery.at_us) >= RECHECK_AFTER_US
-            && self.tasks.len() < 2 * UPLOADS_MAX
+        while self.tasks.len() < 2 * UPLOADS_MAX
+            && let Some(delivery) = self.vigil.recheck(now_us)
         {
-            let Some(delivery) = self.deliveries.pop_front() else { break };
             let bucket = self.bucket.clone();
             self.tasks.spawn(async move {
                 let (session, segment_no) = delivery.due.key;
@@ -470,7 +434,7 @@ impl Remote {
                 }
             }
             Done::Looked(checks) => {
-                self.looking = false;
+                self.vigil.looked();
                 for check in checks {
                     match check.is_finding() {
                         true => self.board.trouble(check.what, check.text),
@@ -550,17 +514,9 @@ impl Remote {
                 }));
                 self.backlog.done(due.key);
                 if let Some(wanted) = wanted {
-                    if self.deliveries.len() >= RECHECKS_MAX {
-                        self.deliveries.pop_front();
-                    }
                     let wanted = Wanted { lock: delivered.lock, ..wanted };
-                    self.deliveries.push_back(Delivery {
-                        due,
-                        version: delivered.version,
-                        wanted,
-                        wall_us,
-                        at_us: now_us,
-                    });
+                    let version = delivered.version;
+                    self.vigil.remember(Delivery { due, version, wanted, wall_us, at_us: now_us });
                 }
             }
             Err(trouble) => {
@@ -579,7 +535,7 @@ impl Remote {
                 match trouble {
                     Trouble::Lie(Lie::Gone) => self.backlog.again(delivery.due, delivery.wall_us, now_us),
                     _ if trouble.is_transient() => {
-                        self.deliveries.push_back(Delivery { at_us: now_us, ..delivery });
+                        self.vigil.remember(Delivery { at_us: now_us, ..delivery });
                     }
                     _ => {}
                 }
