@@ -176,61 +176,13 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::leaf::{Close, Open, Segment, Stored};
-    use crate::transcript::block::Link;
+    use crate::remote::samples::{self, close, segment, stored};
 
     const FIRST: SessionId = SessionId([1; 16]);
     const SECOND: SessionId = SessionId([2; 16]);
 
     fn open(session: SessionId) -> Leaf {
-        Leaf::Open(Open {
-            session,
-            kind: 0,
-            protocol: 1,
-            ordinal: 0,
-            head_link: Link([0; 32]),
-            session_pub: [0; 32],
-            wall_us: 0,
-            retain_until_us: 77,
-        })
-    }
-
-    fn segment(session: SessionId, segment_no: u32) -> Leaf {
-        Leaf::Segment(Segment {
-            session,
-            segment_no,
-            bytes: 10,
-            first_block: 0,
-            last_block: 0,
-            last_link: Link([0; 32]),
-            sha256: [segment_no as u8; 32],
-            wall_us: 5 + u64::from(segment_no),
-        })
-    }
-
-    fn close(session: SessionId) -> Leaf {
-        Leaf::Close(Close {
-            session,
-            reason: 0,
-            wall_us: 0,
-            last_block: 0,
-            last_link: Link([0; 32]),
-            segment_count: 1,
-            segments: Vec::new(),
-        })
-    }
-
-    fn stored(vault: &str, session: SessionId) -> Leaf {
-        Leaf::Stored(Stored {
-            session,
-            segment_no: 0,
-            vault: vault.into(),
-            version: "v".into(),
-            sha256: [0; 32],
-            mode: 1,
-            retain_until_us: 77,
-            wall_us: 0,
-        })
+        samples::open(session, 0)
     }
 
     fn read(leaves: &[Leaf]) -> Backlog {
@@ -246,8 +198,8 @@ mod tests {
             segment(FIRST, 0),
             open(SECOND),
             segment(SECOND, 0),
-            stored("elsewhere", SECOND),
-            stored("basel", FIRST),
+            stored(SECOND, "elsewhere"),
+            stored(FIRST, "basel"),
         ]);
         assert_eq!(backlog.waiting(), Waiting { segments: 1, bytes: 10, oldest_us: Some(5) });
         let due = backlog.take(0, 9);
@@ -268,7 +220,7 @@ mod tests {
             close(FIRST),
             open(SECOND),
             segment(SECOND, 0),
-            stored("basel", FIRST),
+            stored(FIRST, "basel"),
             segment(SECOND, 1),
             close(SECOND),
         ];

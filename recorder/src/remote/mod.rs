@@ -14,6 +14,8 @@ mod gate;
 mod mark;
 mod pages;
 mod reclaim;
+#[cfg(test)]
+mod samples;
 mod thread;
 mod vigil;
 

@@ -95,61 +95,22 @@ const CONTROL: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::leaf::{Close, Open, Segment, Stored};
-    use crate::transcript::block::Link;
+    use crate::remote::samples;
 
     fn id(number: u8) -> SessionId {
         SessionId([number; 16])
     }
 
     fn session(number: u8, kind: u8, ended: bool) -> Vec<Leaf> {
-        let open = Open {
-            session: id(number),
-            kind,
-            protocol: 1,
-            ordinal: 0,
-            head_link: Link([0; 32]),
-            session_pub: [0; 32],
-            wall_us: 0,
-            retain_until_us: 0,
-        };
-        let segment = Segment {
-            session: id(number),
-            segment_no: 0,
-            bytes: u64::from(number),
-            first_block: 0,
-            last_block: 0,
-            last_link: Link([0; 32]),
-            sha256: [0; 32],
-            wall_us: 0,
-        };
-        let close = Close {
-            session: id(number),
-            reason: 0,
-            wall_us: 0,
-            last_block: 0,
-            last_link: Link([0; 32]),
-            segment_count: 1,
-            segments: Vec::new(),
-        };
-        let mut leaves = vec![Leaf::Open(open), Leaf::Segment(segment)];
+        let mut leaves = vec![samples::open(id(number), kind), samples::segment(id(number), 0)];
         if ended {
-            leaves.push(Leaf::Close(close));
+            leaves.push(samples::close(id(number)));
         }
         leaves
     }
 
     fn stored(number: u8, vault: &str) -> Leaf {
-        Leaf::Stored(Stored {
-            session: id(number),
-            segment_no: 0,
-            vault: vault.into(),
-            version: "v".into(),
-            sha256: [0; 32],
-            mode: 1,
-            retain_until_us: 0,
-            wall_us: 0,
-        })
+        samples::stored(id(number), vault)
     }
 
     fn dispensable(leaves: &[Leaf], covered: &[(&str, u64)], proven: Proven) -> Vec<u8> {
