@@ -67,12 +67,9 @@ impl S3Vault {
             return Err(ReplayError::Usage(format!("{SCHEME}{} names no bucket: {what}", visible(address))));
         }
         let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-        // Where nobody says a region, the SDK asks the machine it runs on, which takes seconds where none is a cloud's.
-        let told = ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"].into_iter().any(|name| variable(name).is_some());
         let settings = Settings {
             bucket: name.to_owned(),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
-            region: (endpoint.is_some() && !told).then(|| "us-east-1".to_owned()),
             endpoint,
             ca: variable("AWS_CA_BUNDLE").map(Into::into),
             ..Settings::default()

@@ -67,9 +67,8 @@ impl Bucket {
     /// As [`Bucket::open`].
     pub async fn with_profile(settings: Settings, profile: Option<String>, purpose: Purpose) -> Result<Self, S3Error> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        // With an endpoint the region is only a word in the signature; without one the SDK would ask the cloud's machines for it.
-        let default = settings.endpoint.as_ref().map(|_| "us-east-1".to_owned());
-        let region = settings.region.clone().or(default).map(Region::new);
+        let region =
+            settings.region(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).map(Region::new);
         if let Some(region) = &region {
             loader = loader.region(region.clone());
         }

@@ -100,3 +100,38 @@ pub struct Settings {
     /// The section of those credentials that could delete an object without a lock.
     pub canary_profile: Option<String>,
 }
+
+impl Settings {
+    /// Returns the region where it is not for the SDK to find: what is set here, or with an endpoint, and where nobody names one
+    /// to the SDK, the one that servers other than Amazon's go by. There the SDK would ask the machine it runs on, which takes
+    /// seconds where none is a cloud's. `is_set` tells whether an environment variable is set to something.
+    pub(super) fn region(&self, is_set: impl Fn(&str) -> bool) -> Option<String> {
+        let by_profile = self.profile.is_some() && self.credentials.is_none();
+        let told = by_profile || ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"].into_iter().any(is_set);
+        let default = (self.endpoint.is_some() && !told).then(|| "us-east-1".to_owned());
+        self.region.clone().or(default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_made_up_only_with_an_endpoint_and_where_nobody_names_one() {
+        let region = |settings: &Settings, set: &[&str]| settings.region(|name| set.contains(&name));
+        let text = |text: &str| Some(text.to_owned());
+        let amazon = Settings::default();
+        assert_eq!(region(&amazon, &[]), None);
+        let other = Settings { endpoint: text("https://s3.example.com"), ..Settings::default() };
+        assert_eq!(region(&other, &[]), text("us-east-1"));
+        for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"] {
+            assert_eq!(region(&other, &[variable]), None, "{variable} is the SDK's to read");
+        }
+        let profile = Settings { profile: text("p"), ..other.clone() };
+        assert_eq!(region(&profile, &[]), None, "its file may name one");
+        let file = Settings { credentials: Some("keys/s3".into()), ..profile };
+        assert_eq!(region(&file, &[]), text("us-east-1"));
+        assert_eq!(region(&Settings { region: text("eu"), ..other }, &["AWS_REGION"]), text("eu"));
+    }
+}
