@@ -94,8 +94,6 @@ impl Bucket {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await?;
-        let mode = head.object_lock_mode.as_ref().and_then(|mode| mode.as_str().parse().ok());
-        let until = head.object_lock_retain_until_date.as_ref().and_then(micros);
         let sha256 = head.checksum_sha256.as_deref().and_then(|text| STANDARD.decode(text).ok());
         let tag = head.e_tag.as_deref().map(|tag| tag.trim_matches('"'));
         let kms = head.ssekms_key_id.is_some();
@@ -105,7 +103,7 @@ impl Bucket {
             sha256: sha256.and_then(|bytes| bytes.try_into().ok()),
             // With a key of the management service the tag is none of the content.
             md5: tag.filter(|_| !kms).and_then(hex16),
-            lock: mode.zip(until).map(|(mode, until_us)| Lock { mode, until_us }),
+            lock: lock_of(head.object_lock_mode.as_ref(), head.object_lock_retain_until_date.as_ref()),
             hold: head.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
             modified_us: head.last_modified.as_ref().and_then(micros).unwrap_or(0),
         })
@@ -154,14 +152,12 @@ impl Bucket {
         }
         let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         into.reserve(announced.and_then(|len| usize::try_from(len).ok()).unwrap_or(0));
-        let mode = got.object_lock_mode.as_ref().and_then(|mode| mode.as_str().parse().ok());
-        let until = got.object_lock_retain_until_date.as_ref().and_then(micros);
         let mut standing = Standing {
             version: got.version_id.filter(|id| !id.is_empty()),
             bytes: 0,
             sha256: None,
             md5: None,
-            lock: mode.zip(until).map(|(mode, until_us)| Lock { mode, until_us }),
+            lock: lock_of(got.object_lock_mode.as_ref(), got.object_lock_retain_until_date.as_ref()),
             hold: got.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
             modified_us: got.last_modified.as_ref().and_then(micros).unwrap_or(0),
         };
@@ -346,6 +342,11 @@ impl Bucket {
 pub(crate) fn md5_of(content: &[u8]) -> [u8; 16] {
     use md5::{Digest, Md5};
     Md5::digest(content).into()
+}
+
+/// The lock that an answer tells of; half of one is none.
+fn lock_of(mode: Option<&ObjectLockMode>, until: Option<&DateTime>) -> Option<Lock> {
+    Some(Lock { mode: mode?.as_str().parse().ok()?, until_us: micros(until?)? })
 }
 
 fn mode_of(mode: LockMode) -> ObjectLockMode {
