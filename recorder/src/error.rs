@@ -74,6 +74,11 @@ impl Refused {
     }
 }
 
+/// A vault elsewhere took no checkpoint since the start, so that nobody but this node says what time it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("vault {0} has taken no checkpoint since the start: nobody but this node says what time it is")]
+pub struct Undated(pub String);
+
 /// The recorder cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

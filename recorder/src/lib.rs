@@ -10,6 +10,7 @@ mod catalogue;
 pub mod clock;
 mod elision;
 mod error;
+mod expired;
 mod figures;
 pub mod fs;
 pub mod journal;
@@ -30,7 +31,8 @@ pub mod transcript;
 pub mod vault;
 
 pub use elision::{Elision, How, Of, Part};
-pub use error::{Frozen, OpenError, Refused};
+pub use error::{Frozen, OpenError, Refused, Undated};
+pub use expired::{Expired, Overdue};
 pub use figures::{COMMIT_BOUNDS_US, Disk, Figures, Latency, Survey, Totals};
 pub use log::slip::Slip;
 pub use queue::SessionSpec;

@@ -12,7 +12,7 @@ use crate::error::Frozen;
 use crate::figures::Meters;
 use crate::journal::thread::Journal;
 use crate::keeper::FinishedSegment;
-use crate::log::leaf::Stored;
+use crate::log::leaf::{Leaf, Stored};
 use crate::log::slip::Slip;
 use crate::recovery::RecoveredSession;
 use crate::secrets::Secrets;
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Recovered(Box<RecoveredSession>),
     /// A vault elsewhere has a segment.
     Stored(Stored),
+    /// People decided something that the log must tell: retire sessions, hold one, say what came of a test.
+    Log { leaves: Vec<Leaf>, reply: oneshot::Sender<()> },
     /// Recovery is done with these journal files.
     Release(Vec<PathBuf>),
     /// The keeper could not go on.

@@ -11,6 +11,7 @@ mod officer;
 mod prose;
 mod read;
 mod recipient;
+mod restore;
 mod signatures;
 mod succession;
 mod write;
@@ -18,10 +19,11 @@ mod write;
 use std::time::Duration;
 
 pub use file::{Fingerprint, TrustDoubt, TrustFile, signature_file};
-pub use hold::{HOLD_NAMESPACE, HOLD_QUORUM, HoldOrder};
+pub use hold::{HOLD_NAMESPACE, HOLD_QUORUM, HoldOrder, Holds, ToldHold};
 pub use officer::{Officer, OfficerKey, OfficerKeyError};
 pub use prose::{sign_text, summary};
 pub use recipient::{AgeKey, AgeKeyError, Recipient, RecipientDuty};
+pub use restore::{RESTORE_NAMESPACE, Restored};
 pub use signatures::{NAMESPACE, Refused, SIGNATURES_MAX, Signer, Tally};
 pub use succession::{departures, succeed};
 

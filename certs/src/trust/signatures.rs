@@ -58,7 +58,7 @@ impl Tally {
     }
 
     /// Counts the signatures over something else that officers sign, made for `namespace`.
-    pub(super) fn count_in(namespace: &str, board: &Board, time_us: u64, file: &[u8], signatures: &str) -> Self {
+    pub fn count_in(namespace: &str, board: &Board, time_us: u64, file: &[u8], signatures: &str) -> Self {
         let mut tally = Self::default();
         for (line, block) in blocks(signatures) {
             let judged = block.and_then(|text| judge(namespace, board, time_us, file, &text));

@@ -128,6 +128,10 @@ impl Journal {
         for (reply, frozen) in turn.denied {
             drop(reply.send(Err(frozen)));
         }
+        for reply in turn.told {
+            // Whoever no longer waits has it in the log all the same.
+            let _ = reply.send(());
+        }
         for (reply, session) in turn.opened {
             // A caller that went away drops the handle, which closes the session.
             drop(reply.send(session));

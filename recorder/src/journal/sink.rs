@@ -58,6 +58,8 @@ pub(super) struct Turn {
     pub(super) slips: Vec<(SessionId, SlipReply)>,
     pub(super) denied: Vec<(SlipReply, Frozen)>,
     pub(super) opened: Vec<(oneshot::Sender<Session>, Session)>,
+    /// Who waits for what they had logged.
+    pub(super) told: Vec<oneshot::Sender<()>>,
     /// For the keeper, once durable.
     pub(super) publish: Vec<Job>,
     /// For the catalogue, once durable.

@@ -322,11 +322,20 @@ impl Journal {
             }
             // A frozen recorder logs nothing but ends. A segment in the vault without the CLOSE leaf of its session would be
             // out of the next start's reach, and what that start recovers again must find its journal files.
-            Command::SegmentDone(_) | Command::Recovered(_) | Command::Release(_) | Command::Stored(_)
+            Command::SegmentDone(_)
+            | Command::Recovered(_)
+            | Command::Release(_)
+            | Command::Stored(_)
+            | Command::Log { .. }
                 if self.sink.queue.frozen().is_some() => {}
             Command::Stored(stored) => {
                 self.sink.leaf(&Leaf::Stored(stored));
                 self.sink.turn.checkpoint = true;
+            }
+            Command::Log { leaves, reply } => {
+                leaves.iter().for_each(|leaf| self.sink.leaf(leaf));
+                self.sink.turn.told.push(reply);
+                (self.sink.turn.checkpoint, self.sink.turn.must_sync) = (true, true);
             }
             Command::SegmentDone(finished) => self.segment_done(&finished),
             Command::Recovered(recovered) => self.recovered(&recovered),

@@ -105,6 +105,8 @@ impl Backlog {
             Leaf::Stored(stored) if stored.vault == self.vault => {
                 self.waiting.remove(&(stored.session, stored.segment_no));
             }
+            // Its time is over: what is gone here need not get anywhere, not even to a vault that was added since.
+            Leaf::Retired(retired) => self.waiting.retain(|(session, _), _| *session != retired.session),
             _ => {}
         }
     }

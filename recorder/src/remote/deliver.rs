@@ -38,6 +38,8 @@ impl Trouble {
 pub(super) struct Delivered {
     pub(super) version: String,
     pub(super) lock: Lock,
+    /// When the server took it, by its own clock, in microseconds since 1970.
+    pub(super) dated_us: u64,
     /// Whether this call put it there.
     pub(super) put: bool,
     /// Whether something else has the name as well.
@@ -155,7 +157,7 @@ async fn judge(bucket: &Bucket, parcel: &Parcel, standing: Standing, put: bool) 
             return Err(Lie::Content.into());
         }
     }
-    Ok(Delivered { version, lock: wanted.lock, put, shadowed: false })
+    Ok(Delivered { version, lock: wanted.lock, dated_us: standing.modified_us, put, shadowed: false })
 }
 
 /// What was just put is not there.

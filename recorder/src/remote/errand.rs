@@ -16,6 +16,8 @@ const SLACK_US: u64 = 3 * 86_400_000_000;
 pub(super) struct Sent {
     pub(super) objects: u64,
     pub(super) bytes: u64,
+    /// When the server took the checkpoint, by its own clock, in microseconds since 1970; 0 where it did not get there.
+    pub(super) dated_us: u64,
     /// A tile gave way to a wider one meanwhile: a newer checkpoint is on its way.
     pub(super) overtaken: bool,
 }
@@ -41,24 +43,28 @@ impl Errand {
         for name in new_tiles(self.sent, self.note.checkpoint.size) {
             let key = log_key(&self.node, &name.to_string());
             match self.vault.get(&key) {
-                Ok(Some(content)) => self.put(key, content.into(), &mut done).await?,
+                Ok(Some(content)) => {
+                    self.put(key, content.into(), &mut done).await?;
+                }
                 Ok(None) => return Ok(Sent { overtaken: true, ..done }),
                 Err(_) => return Err(Trouble::LocalCopy),
             }
         }
         let key = log_key(&self.node, &self.note.checkpoint.path(&day(self.wall_us)));
-        self.put(key, self.note.to_string().into(), &mut done).await?;
+        done.dated_us = self.put(key, self.note.to_string().into(), &mut done).await?;
         Ok(done)
     }
 
-    async fn put(&self, key: String, content: Bytes, done: &mut Sent) -> Result<(), Trouble> {
+    /// Returns when the server took it, by its own clock.
+    async fn put(&self, key: String, content: Bytes, done: &mut Sent) -> Result<u64, Trouble> {
         let (fresh, attempt) = (self.fresh, self.attempt);
         let parcel =
             Parcel { fresh, attempt, alone: false, slack_us: SLACK_US, ..Parcel::new(key, content, self.lock) };
-        if deliver(&self.bucket, &parcel).await?.put {
+        let delivered = deliver(&self.bucket, &parcel).await?;
+        if delivered.put {
             done.objects += 1;
             done.bytes += parcel.wanted.bytes;
         }
-        Ok(())
+        Ok(delivered.dated_us)
     }
 }

@@ -23,6 +23,9 @@ pub struct RemoteFigures {
     pub reached_us: u64,
     /// Entries of the node log under the newest checkpoint there.
     pub log_size: u64,
+    /// When the server took the newest checkpoint that this start put there, by its own clock, in microseconds since 1970; 0
+    /// before the first.
+    pub dated_us: u64,
     /// Objects put.
     pub puts: u64,
     /// Their bytes.
@@ -65,6 +68,10 @@ impl Board {
 
     pub(super) fn log_size(&self, size: u64) {
         self.change(|figures| figures.log_size = size);
+    }
+
+    pub(super) fn dated(&self, server_us: u64) {
+        self.change(|figures| figures.dated_us = figures.dated_us.max(server_us));
     }
 
     pub(super) fn put(&self, objects: u64, bytes: u64) {

@@ -15,7 +15,7 @@ mod mark;
 mod pages;
 mod reclaim;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod thread;
 mod vigil;
 
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub use figures::RemoteFigures;
-pub(crate) use reclaim::Copies;
 pub use reclaim::Proven;
+pub(crate) use reclaim::{Copies, Dispensable};
 
 pub(crate) use self::figures::Board;
 use self::thread::{Remote, Setup};

@@ -69,15 +69,35 @@ impl Copies {
         }
     }
 
+    /// Whether the node itself needs a session: it is live, or one of the control transcripts that a start reads.
+    pub(crate) fn is_needed(&self, session: SessionId) -> bool {
+        let kept = self.control.get(self.control.len().saturating_sub(2)..).unwrap_or_default();
+        self.live.contains(&session) || kept.contains(&session)
+    }
+
+    /// Returns the segments of a session.
+    pub(crate) fn of(&self, session: SessionId) -> impl Iterator<Item = Dispensable> {
+        let segments = self.segments.range((session, 0)..=(session, u32::MAX));
+        segments.map(|((session, segment_no), (bytes, _))| Dispensable {
+            session: *session,
+            segment_no: *segment_no,
+            bytes: *bytes,
+        })
+    }
+
+    /// Whether all vaults elsewhere, if there are any, have the whole session.
+    pub(crate) fn is_everywhere(&self, session: SessionId) -> bool {
+        let mut segments = self.segments.range((session, 0)..=(session, u32::MAX));
+        segments.all(|(_, (_, vaults))| vaults.len() == self.covered.len())
+    }
+
     /// Returns what can go, the oldest first.
     pub(crate) fn dispensable(&self, proven: Proven) -> Vec<Dispensable> {
-        let kept = self.control.get(self.control.len().saturating_sub(2)..).unwrap_or_default();
         let enough = |vaults: &HashSet<String>| match proven {
             Proven::All => !self.covered.is_empty() && vaults.len() == self.covered.len(),
             Proven::Any => !vaults.is_empty(),
         };
-        let segments = self.segments.iter();
-        let ended = segments.filter(|((session, _), _)| !self.live.contains(session) && !kept.contains(session));
+        let ended = self.segments.iter().filter(|((session, _), _)| !self.is_needed(*session));
         ended
             .filter(|(_, (_, vaults))| enough(vaults))
             .map(|((session, segment_no), (bytes, _))| Dispensable {

@@ -4,9 +4,9 @@ use crate::log::leaf::{Close, Leaf, Open, Segment, Stored};
 use crate::transcript::block::{Link, SessionId};
 
 /// Until when every session of these must be kept.
-pub(super) const RETAIN_UNTIL_US: u64 = 77;
+pub(crate) const RETAIN_UNTIL_US: u64 = 77;
 
-pub(super) fn open(session: SessionId, kind: u8) -> Leaf {
+pub(crate) fn open(session: SessionId, kind: u8) -> Leaf {
     Leaf::Open(Open {
         session,
         kind,
@@ -20,7 +20,7 @@ pub(super) fn open(session: SessionId, kind: u8) -> Leaf {
 }
 
 /// A segment of ten bytes, logged at 5 plus its number.
-pub(super) fn segment(session: SessionId, segment_no: u32) -> Leaf {
+pub(crate) fn segment(session: SessionId, segment_no: u32) -> Leaf {
     Leaf::Segment(Segment {
         session,
         segment_no,
@@ -33,7 +33,7 @@ pub(super) fn segment(session: SessionId, segment_no: u32) -> Leaf {
     })
 }
 
-pub(super) fn close(session: SessionId) -> Leaf {
+pub(crate) fn close(session: SessionId) -> Leaf {
     Leaf::Close(Close {
         session,
         reason: 0,
@@ -46,7 +46,7 @@ pub(super) fn close(session: SessionId) -> Leaf {
 }
 
 /// The first segment of a session is in a vault.
-pub(super) fn stored(session: SessionId, vault: &str) -> Leaf {
+pub(crate) fn stored(session: SessionId, vault: &str) -> Leaf {
     Leaf::Stored(Stored {
         session,
         segment_no: 0,

@@ -251,7 +251,10 @@ impl Remote {
     fn hear(&mut self, news: News) {
         match news {
             News::Leaf { index, leaf } => {
-                if matches!(*leaf, Leaf::Open(_) | Leaf::Close(_) | Leaf::Recovered(_)) {
+                if matches!(
+                    *leaf,
+                    Leaf::Open(_) | Leaf::Close(_) | Leaf::Recovered(_) | Leaf::Retired(_) | Leaf::LegalHold(_)
+                ) {
                     self.urgent_size = index + 1;
                 }
                 if index >= self.backlog.next() {
@@ -416,6 +419,7 @@ impl Remote {
                         self.reached();
                         self.clean = !sent.overtaken;
                         self.board.put(sent.objects, sent.bytes);
+                        self.board.dated(sent.dated_us);
                         self.board.settled("log");
                         self.log_failures = 0;
                         if !sent.overtaken {

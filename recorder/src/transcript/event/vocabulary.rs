@@ -151,6 +151,8 @@ vocabulary! {
     112 session "session" Meta { 1 ID "id", 2 WHAT "what", 3 PERSON "person", 4 TARGET "target", 5 ROLE "role", 6 REASON "reason" }
     /// An alert that the bastion raised, whether or not somebody was told: what kind, in words, about which session.
     113 alert "alert" Meta { 1 WHAT "what", 2 TEXT "text", 3 SESSION "session" }
+    /// What somebody had the node do with what was recorded, or told it of that: their statement, and who signed it.
+    114 act "act" Meta { 1 WHAT "what", 2 PERSON "person", 3 TEXT "text", 4 SIGNATURES "signatures", 5 SESSION "session" }
 
     /// Bytes that passed and stand as `*` in the stream that follows: a password or a token.
     119 redacted "redacted" Meta { 1 SIDE "side", 2 BYTES "bytes" }

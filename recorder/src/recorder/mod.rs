@@ -1,5 +1,7 @@
 //! The recorder: starts the threads, opens sessions, and knows whether recording can go on.
 
+mod retention;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::sync::oneshot;
+
+pub use retention::Reclaimed;
 
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, SystemClock};
@@ -20,12 +24,12 @@ use crate::journal::leaves::NodeLog;
 use crate::journal::pool::Pool;
 use crate::journal::thread::{Journal, Setup, random};
 use crate::keeper::{Backlog, Keeper};
-use crate::local_log::{LocalLog, leaf_count, read_leaves};
+use crate::local_log::LocalLog;
 use crate::log::leaf;
 use crate::log::note::{LogKey, Note};
 use crate::queue::{Command, Queue, SessionSpec};
 use crate::recovery::{Evidence, Recovery};
-use crate::remote::{self, Board, Copies, Proven, RemoteFigures, Remotes};
+use crate::remote::{self, Board, RemoteFigures, Remotes};
 use crate::secrets::Secrets;
 use crate::session::Session;
 use crate::shipper::Shipper;
@@ -35,7 +39,7 @@ use crate::transcript::event::Event;
 use crate::transcript::head::Durability;
 use crate::transcript::wrap::Recipient;
 use crate::vault::s3::Settings;
-use crate::vault::{DirVault, Vault, log_key, segment_key};
+use crate::vault::{DirVault, Vault, log_key};
 
 /// New sessions are refused when this share of the spool's filesystem is used, in percent.
 pub const SPOOL_LIMIT_PERCENT: u64 = 95;
@@ -129,15 +133,6 @@ struct Inner {
     stopping: Arc<AtomicBool>,
     /// Held until the end of [`Recorder::shutdown`]; the lock goes with the descriptor.
     lock: Mutex<Option<std::fs::File>>,
-}
-
-/// Local copies that went because vaults elsewhere have them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reclaimed {
-    /// How many segments.
-    pub segments: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 impl Recorder {
@@ -397,37 +392,6 @@ impl Recorder {
     /// Returns the figures of the vaults elsewhere.
     pub fn remotes(&self) -> Vec<RemoteFigures> {
         self.0.remotes.iter().map(|board| board.read()).collect()
-    }
-
-    /// Removes local copies of finished segments, the oldest first, until `bytes` are free again: only of those that vaults
-    /// elsewhere have, locked and read back, by STORED leaves that they have under a checkpoint; never of a session that is
-    /// live, nor of the control transcripts that a start reads. Blocks for as long as it takes to read the node log.
-    ///
-    /// # Errors
-    /// The log or the vault cannot be read or written; what was removed until then is gone.
-    pub fn reclaim(&self, bytes: u64, proven: Proven) -> io::Result<Reclaimed> {
-        let covered = self.remotes().into_iter().map(|remote| (remote.name, remote.log_size)).collect();
-        let mut copies = Copies::new(covered);
-        let log_dir = &self.0.log_dir;
-        let size = leaf_count(self.0.fs.as_ref(), log_dir)?;
-        read_leaves(self.0.fs.as_ref(), log_dir, 0, size, &mut |index, leaf| copies.leaf(index, &leaf))?;
-        let mut done = Reclaimed::default();
-        for copy in copies.dispensable(proven) {
-            if done.bytes >= bytes {
-                break;
-            }
-            let path = self.0.vault_dir.join(segment_key(copy.session, copy.segment_no));
-            match self.0.fs.unprotect(&path).and_then(|()| self.0.fs.remove(&path)) {
-                Ok(()) => {
-                    done.segments += 1;
-                    done.bytes = done.bytes.saturating_add(copy.bytes);
-                }
-                // Gone the last time.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
     }
 
     /// Returns what this run counts in, for the next.
