@@ -284,6 +284,8 @@ state_dir = "state"
 node_key = "keys/node.key"
 host_keys = ["keys/ssh_host_ed25519_key"]
 host_ca = "keys/ssh_host_ca_ed25519_key"
+# Whose orders count; put the organisation's own in its place.
+trust = "trust.toml"
 
 # strict: nothing goes on before it is on disk. causal: no input does. process: survives a killed process, not a power cut.
 durability = "{durability}"

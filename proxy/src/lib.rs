@@ -22,4 +22,6 @@ pub mod ssh;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+mod time;
 pub mod tokens;
+pub mod trust_file;

@@ -70,11 +70,15 @@ pub enum Kind {
     VaultTrouble,
     /// Local copies of recordings that vaults elsewhere have were removed to make room.
     CopiesDropped,
+    /// Sessions were retired: their time was over.
+    SessionsRetired,
+    /// A restore test did not bring back everything.
+    RestoreFailed,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::RecordingStopped,
         Self::RecordingResumed,
         Self::DiskStalled,
@@ -89,6 +93,8 @@ impl Kind {
         Self::VaultBehind,
         Self::VaultTrouble,
         Self::CopiesDropped,
+        Self::SessionsRetired,
+        Self::RestoreFailed,
     ];
 
     /// Returns the name in records, figures and on the command's standard input.
@@ -108,6 +114,8 @@ impl Kind {
             Self::VaultBehind => "vault-behind",
             Self::VaultTrouble => "vault-trouble",
             Self::CopiesDropped => "copies-dropped",
+            Self::SessionsRetired => "sessions-retired",
+            Self::RestoreFailed => "restore-failed",
         }
     }
 }

@@ -4,28 +4,24 @@
 //! done by `ssh-keygen`, where the officers' keys are.
 
 use std::fmt::Write as _;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use casemate_certs::fields::{Problem, Reader};
+use casemate_certs::fields::Reader;
 use casemate_certs::keys::quoted;
-use casemate_certs::trust::{
-    TrustError, TrustFile, departures, show_time, sign_text, signature_file, succeed, summary,
-};
+use casemate_certs::trust::{departures, show_time, sign_text, signature_file, succeed, summary};
 use casemate_certs::vkey::{NodePublicKey, VkeyError};
 use clap::{Args, Subcommand};
 
 use super::{ConfigArg, say};
 use crate::config::Config;
+use crate::time::now_us;
+use crate::trust_file::{FileError, open, read};
 
 /// How signatures are made and gathered; the same words stand in the README.
 const SIGNING: &str = "Each officer reads the text, then signs the file's exact bytes; >> gathers the signatures:
   casemate trust sign-text --trust trust.toml
   ssh-keygen -Y sign -n casemate-trust-v1 -f ~/.ssh/id_ed25519 < trust.toml >> trust.toml.sig";
-
-/// A trust file is some kilobytes; signatures are some hundred bytes each.
-const FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 /// What to do with a trust file.
 #[derive(Debug, Subcommand)]
@@ -65,24 +61,9 @@ pub struct CheckArg {
 /// Why a verb did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustCliError {
-    /// A file could not be read.
-    #[error("cannot read {}: {source}; {remedy}", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// A file says something wrong: `file:line: what; remedy`, one a line.
-    #[error("{}", listed(file, problems))]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// Everything that is wrong with it, by line.
-        problems: Vec<Problem>,
-    },
+    /// A file could not be read, or is none.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The node's public key is none.
     #[error("{} is no public key of a node: {source}; copy the line that `casemate init` printed into it", file.display())]
     NodeKey {
@@ -106,11 +87,6 @@ pub enum TrustCliError {
     Check(Vec<String>),
 }
 
-fn listed(file: &Path, problems: &[Problem]) -> String {
-    let lines: Vec<String> = problems.iter().map(|problem| format!("{}:{problem}", file.display())).collect();
-    lines.join("\n")
-}
-
 /// Does what is asked.
 ///
 /// # Errors
@@ -124,30 +100,6 @@ pub fn run(verb: &TrustVerb) -> Result<(), TrustCliError> {
     };
     say(text.trim_end());
     Ok(())
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
-}
-
-fn read(file: &Path, remedy: &'static str) -> Result<String, TrustCliError> {
-    let read = || {
-        let mut text = String::new();
-        std::fs::File::open(file)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > FILE_LEN_MAX { Err(io::Error::other("over 4 MiB")) } else { Ok(text) }
-    };
-    read().map_err(|source| TrustCliError::Read { file: file.to_owned(), source, remedy })
-}
-
-/// Opens a trust file with the signatures beside it.
-fn open(file: &Path) -> Result<TrustFile, TrustCliError> {
-    let text = read(file, "name a trust file with --trust")?;
-    let signatures = match read(&signature_file(file), "check its rights, or have the officers sign again") {
-        Err(TrustCliError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        read => Some(read?),
-    };
-    TrustFile::read(&text, signatures.as_deref())
-        .map_err(|TrustError { problems }| TrustCliError::Invalid { file: file.to_owned(), problems })
 }
 
 fn check(file: &Path, previous: Option<&Path>, now_us: u64) -> Result<String, TrustCliError> {
@@ -209,7 +161,7 @@ fn request(config: &Path) -> Result<String, TrustCliError> {
         Some((node?.value, key?.value, recipients.collect::<Vec<_>>()))
     });
     let Some((node, key, recipients)) = found else {
-        return Err(TrustCliError::Invalid { file: config.to_owned(), problems: reader.into_problems() });
+        return Err(FileError::Invalid { file: config.to_owned(), problems: reader.into_problems() }.into());
     };
     let file = Config::base(config).join(key).with_extension("pub");
     let line = read(&file, "copy the node's public key there, the line that `casemate init` printed")?;

@@ -61,6 +61,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the daemon writes its log.
     pub log: LogFormat,
+    /// The organisation's trust file: whose signatures count on what is handed in; nobody's without it.
+    pub trust: Option<PathBuf>,
     /// What is run for each alert; nothing without it.
     pub alerts: Option<AlertCommand>,
     /// The recording notice, sent as SSH authentication banner; ends with a line feed.

@@ -18,6 +18,7 @@ use super::{
     Access, Config, Content, Duty, Encryption, Forwards, KeyFile, Limits, Listen, Person, Role, Service, Target,
     TargetAuth, TargetKind, check, encryption, forwards,
 };
+use crate::trust_file;
 
 /// Longest name of a person, a target, a role or a node.
 const NAME_LEN_MAX: usize = 64;
@@ -78,6 +79,7 @@ impl Parser<'_, '_> {
         let host_keys = self.host_keys(&mut root);
         let host_ca = self.host_ca(&mut root);
         let vault = self.vault(&mut root);
+        let trust = self.trust(&mut root);
         let limits = self.limits(&mut root);
         let log = self.log(&mut root);
         let alerts = self.alerts(&mut root);
@@ -116,6 +118,7 @@ impl Parser<'_, '_> {
             node_key: node_key?.0,
             limits: limits?,
             log,
+            trust,
             alerts,
             notice: notice?,
             persons,
@@ -207,6 +210,19 @@ impl Parser<'_, '_> {
             keys.push(Located { line, value: key });
         }
         keys
+    }
+
+    /// It is read when it is needed, so that a new one counts without a reload; here it only has to be one.
+    fn trust(&self, root: &mut Fields<'_, '_>) -> Option<PathBuf> {
+        let path = self.path(root.text("trust"))?;
+        if let Err(error) = trust_file::open(&path.value) {
+            self.reader.complain(
+                path.line,
+                error.to_string(),
+                "name the trust file of the organisation, with FILE.sig beside it",
+            );
+        }
+        Some(path.value)
     }
 
     fn host_ca(&self, root: &mut Fields<'_, '_>) -> Option<Located<KeyFile>> {

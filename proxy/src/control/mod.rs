@@ -5,6 +5,8 @@
 
 mod greeting;
 mod live;
+mod retention;
+mod statement;
 mod token;
 
 use std::net::SocketAddr;
@@ -67,6 +69,10 @@ usage: ssh PERSON@BASTION [VERB] [--json]
   token TARGET  a password for a database, for a while; not recorded
   authority     the certificates that a PostgreSQL client may believe: its sslrootcert
   slip ID       a line that proves later what the log said now
+  hold ID       the order that sets a legal hold on a session, for two officers to sign; auditors
+  lift ID       the order that lifts one
+  submit        takes a signed order, or the signed result of a restore test, from standard input
+  retire        the sessions that need not be kept any longer; with --delete, they go
   help          this
 ";
 
@@ -81,6 +87,23 @@ enum Verb {
     Slip(String),
     Token(String),
     Authority,
+    /// Sets a hold, or lifts one.
+    Order {
+        set: bool,
+        id: String,
+    },
+    Submit,
+    Retire {
+        delete: bool,
+    },
+}
+
+/// Bytes that `submit` takes: a statement, and more signatures than anybody gathers. Less than an entry of the node log may have.
+pub(crate) const INPUT_LEN_MAX: usize = 32 * 1024;
+
+/// Whether what was typed goes on in standard input.
+pub(crate) fn takes_input(words: &[u8]) -> bool {
+    matches!(parse(words), Ok((Verb::Submit, _)))
 }
 
 /// Reads what was typed; whether JSON is wanted comes with it.
@@ -88,7 +111,9 @@ fn parse(words: &[u8]) -> Result<(Verb, bool), String> {
     let text = std::str::from_utf8(words).map_err(|_| "the command is not UTF-8".to_owned())?;
     let (options, words): (Vec<&str>, Vec<&str>) =
         text.split_ascii_whitespace().partition(|word| word.starts_with('-'));
-    if let Some(unknown) = options.iter().find(|option| !["--json", "--help"].contains(option)) {
+    let delete = options.contains(&"--delete");
+    let known = |option: &&str| ["--json", "--help"].contains(option) || (*option == "--delete" && words == ["retire"]);
+    if let Some(unknown) = options.iter().find(|option| !known(option)) {
         return Err(format!("unknown option {unknown:?}"));
     }
     let verb = match words.as_slice() {
@@ -99,18 +124,26 @@ fn parse(words: &[u8]) -> Result<(Verb, bool), String> {
         ["watch", id] => Verb::Watch((*id).to_owned()),
         ["kill", id] => Verb::Kill((*id).to_owned()),
         ["slip", id] => Verb::Slip((*id).to_owned()),
+        ["hold", id] => Verb::Order { set: true, id: (*id).to_owned() },
+        ["lift", id] => Verb::Order { set: false, id: (*id).to_owned() },
+        ["submit"] => Verb::Submit,
+        ["retire"] => Verb::Retire { delete },
         ["authority"] => Verb::Authority,
         ["token", target] => Verb::Token((*target).to_owned()),
         ["token", ..] => return Err("token takes the name of one target".to_owned()),
-        [verb @ ("watch" | "kill" | "slip"), ..] => return Err(format!("{verb} takes the ID of one session")),
-        [verb @ ("authority" | "help" | "sessions" | "whoami"), ..] => return Err(format!("{verb} takes no argument")),
+        [verb @ ("watch" | "kill" | "slip" | "hold" | "lift"), ..] => {
+            return Err(format!("{verb} takes the ID of one session"));
+        }
+        [verb @ ("authority" | "help" | "retire" | "sessions" | "submit" | "whoami"), ..] => {
+            return Err(format!("{verb} takes no argument"));
+        }
         [verb, ..] => return Err(format!("unknown verb {verb:?}")),
     };
     Ok((verb, options.contains(&"--json")))
 }
 
-/// Does what was asked for.
-pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8]) -> Outcome {
+/// Does what was asked for. `input` is what came on standard input, where the verb takes any.
+pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8], input: &[u8]) -> Outcome {
     Outcome::Reply(match parse(words) {
         Ok((Verb::Greet, json)) => greeting::greet(door, caller, json),
         Ok((Verb::Help, _)) => Reply::done(USAGE),
@@ -123,8 +156,28 @@ pub(crate) async fn run(door: &Door, caller: &Caller<'_>, words: &[u8]) -> Outco
         Ok((Verb::Authority, _)) => token::authority(door),
         Ok((Verb::Token(target), json)) => token::token(door, caller, &target, json),
         Ok((Verb::Slip(id), _)) => live::slip(door, caller, &id).await,
+        Ok((Verb::Order { set, id }, _)) => statement::order(door, caller, set, &id).await,
+        Ok((Verb::Submit, json)) => statement::submit(door, caller, input, json).await,
+        Ok((Verb::Retire { delete }, json)) => retention::retire(door, caller, delete, json).await,
         Err(why) => Reply::usage(why),
     })
+}
+
+/// Refuses whoever does not check the record.
+fn auditors_only(door: &Door, caller: &Caller<'_>, verb: &str) -> Result<(), Reply> {
+    if has_duty(door, caller, Duty::Auditor) {
+        return Ok(());
+    }
+    Err(Reply::refused(format!("{verb} is for auditors: the configuration gives you no such duty")))
+}
+
+/// Reads something off the disk while the others go on.
+async fn at_leisure<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, Reply> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(Reply::refused(format!("the node log or the vault cannot be read or written: {error}"))),
+        Err(error) => Err(Reply::refused(format!("the work was not finished: {error}"))),
+    }
 }
 
 /// Whether the caller has that duty by the rules in force now.
@@ -147,6 +200,8 @@ mod tests {
             (b"--json kill 0199", Verb::Kill("0199".to_owned()), true),
             (b"slip 0199", Verb::Slip("0199".to_owned()), false),
             (b"kill --help", Verb::Help, false),
+            (b"hold 0199", Verb::Order { set: true, id: "0199".to_owned() }, false),
+            (b"retire --delete --json", Verb::Retire { delete: true }, true),
         ];
         for (words, verb, json) in cases {
             assert_eq!(parse(words), Ok((verb.clone(), *json)));
@@ -160,6 +215,8 @@ mod tests {
             (b"kill", "kill takes the ID of one session"),
             (b"kill a b", "kill takes the ID of one session"),
             (b"sessions now", "sessions takes no argument"),
+            (b"sessions --delete", "unknown option \"--delete\""),
+            (b"retire 0199", "retire takes no argument"),
             (b"--yaml", "unknown option \"--yaml\""),
             (b"\xff", "the command is not UTF-8"),
         ];

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::event::{Event, Side, auth, refused};
-use casemate_recorder::{CloseReason, SessionId, TranscriptKind};
+use casemate_recorder::{CloseReason, Recorder, SessionId, TranscriptKind};
 use russh::server::Config as ServerSettings;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -168,6 +168,11 @@ impl Door {
 
     fn run(&self) -> Arc<Run> {
         self.0.runs.current()
+    }
+
+    /// The recorder in force. Whoever has a session open keeps its run from being over.
+    pub(crate) fn recorder(&self) -> Recorder {
+        self.run().recorder().clone()
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {

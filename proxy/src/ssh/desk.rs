@@ -25,7 +25,7 @@ use super::relay::Outer;
 use super::said::{Request, Size, Told, Up};
 use super::watch;
 use crate::config::TargetKind;
-use crate::control::{self, Caller, Outcome, Reply};
+use crate::control::{self, Caller, INPUT_LEN_MAX, Outcome, Reply};
 use crate::policy::{Grant, Wanted};
 use crate::server::{Door, Slot};
 use crate::session::{End, ForgetsTerminal, Introduction, PanicEnds, Purpose, Session};
@@ -183,8 +183,16 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<Next, Frozen> {
         Request::Pty { size, .. } => Some(*size),
         _ => None,
     });
+    let input = match control::takes_input(&words) {
+        true => input(outer).await?,
+        false => Some(Vec::new()),
+    };
     let caller = Caller { session: &outer.session, local: desk.local };
-    let reply = match (control::run(&desk.door, &caller, &words).await, size) {
+    let outcome = match input {
+        Some(input) => control::run(&desk.door, &caller, &words, &input).await,
+        None => Outcome::Reply(Reply::refused(format!("more than {INPUT_LEN_MAX} bytes came on standard input"))),
+    };
+    let reply = match (outcome, size) {
         (Outcome::Reply(reply), _) => reply,
         (Outcome::Watch(session), Some(size)) => {
             watch::run(outer, &session, size).await?;
@@ -203,6 +211,31 @@ async fn serve(outer: &mut Outer, desk: &Desk) -> Result<Next, Frozen> {
     }
     leave(outer, reply.status).await?;
     Ok(Next::Over)
+}
+
+/// Takes standard input to its end; none where there is too much of it.
+async fn input(outer: &mut Outer) -> Result<Option<Vec<u8>>, Frozen> {
+    let mut input = Vec::new();
+    loop {
+        match outer.up.recv().await {
+            Some(Up::Data { ticket, held: _held }) => {
+                input.extend_from_slice(&ticket.receipt().await?.into_bytes());
+                if input.len() > INPUT_LEN_MAX {
+                    return Ok(None);
+                }
+            }
+            Some(Up::Eof { ticket } | Up::Close { ticket }) => {
+                drop(ticket.receipt().await?);
+                return Ok(Some(input));
+            }
+            Some(Up::Ask { ticket, answer, .. }) => {
+                // Nothing is asked for once a program runs.
+                let _ = answer.send(Answer { success: false, ticket });
+            }
+            Some(Up::Tell { .. }) => {}
+            None => return Ok(Some(input)),
+        }
+    }
 }
 
 /// Keeps a terminal's size as it is now.

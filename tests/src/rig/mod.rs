@@ -434,7 +434,22 @@ impl Lab {
     /// # Errors
     /// As [`Rig::start`].
     pub fn with(options: &Options) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("casemate-").tempdir()?;
+        Self::over(Self::place()?, options)
+    }
+
+    /// Returns a directory for a rig.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub fn place() -> Result<TempDir> {
+        Ok(tempfile::Builder::new().prefix("casemate-").tempdir()?)
+    }
+
+    /// Starts a rig over what lies in such a directory already.
+    ///
+    /// # Errors
+    /// As [`Rig::start`].
+    pub fn over(dir: TempDir, options: &Options) -> Result<Self> {
         Ok(Self { rig: Rig::start(dir.path(), options)?, dir: Some(dir) })
     }
 }

@@ -25,6 +25,7 @@ mod pg_front;
 mod pg_pitfalls;
 mod play;
 mod portal;
+mod retention;
 mod secrecy;
 mod session;
 mod stalled_disk;

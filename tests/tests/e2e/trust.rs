@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::closed_sessions;
 
 /// Copies the newest checkpoint out of a vault with one node, to where the bastion cannot reach it.
-fn keep(vault: &Vault, desk: &Path) -> PathBuf {
+pub(super) fn keep(vault: &Vault, desk: &Path) -> PathBuf {
     let log = fs::read_dir(vault.dir.join("v1/log")).unwrap().next().unwrap().unwrap().path();
     let days = fs::read_dir(log.join("cp")).unwrap().map(|day| day.unwrap().path());
     let notes = days.flat_map(|day| fs::read_dir(day).unwrap().map(|note| note.unwrap().path()));
@@ -32,11 +32,13 @@ fn keep(vault: &Vault, desk: &Path) -> PathBuf {
 
 /// Signs as `casemate trust check --help` says.
 fn sign(officer: &Path, file: &Path) {
-    let line = format!(
-        "ssh-keygen -Y sign -n casemate-trust-v1 -f '{}' < '{1}' >> '{1}.sig'",
-        officer.display(),
-        file.display()
-    );
+    sign_as(officer, "casemate-trust-v1", file);
+}
+
+/// Signs for a namespace, behind the signatures that are there.
+pub(super) fn sign_as(officer: &Path, namespace: &str, file: &Path) {
+    let line =
+        format!("ssh-keygen -Y sign -n {namespace} -f '{}' < '{1}' >> '{1}.sig'", officer.display(), file.display());
     run(Command::new("sh").args(["-c", &line]), nothing(), Duration::from_secs(30)).unwrap().ok().unwrap();
 }
 
