@@ -141,6 +141,7 @@ resource "aws_s3_bucket_policy" "vault" {
     retention_min_days = var.retain_days - var.late_days
     retention_max_days = var.retain_days + var.beyond_days
     canary             = aws_iam_role.canary.arn
+    keeper             = aws_iam_role.keeper.arn
     # The ARNs hold neither quotes nor backslashes: their variable is checked for that.
     break_glass = join("\", \"", var.break_glass_principals)
   }))

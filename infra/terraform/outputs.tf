@@ -35,6 +35,11 @@ output "reader_role_arn" {
   value       = aws_iam_role.reader.arn
 }
 
+output "keeper_role_arn" {
+  description = "The role for casemate-replay enforce."
+  value       = aws_iam_role.keeper.arn
+}
+
 output "alarm_topic_arn" {
   description = "Where alarms are told, for more subscribers than alarm_emails."
   value       = aws_sns_topic.alarms.arn

@@ -22,6 +22,17 @@ data "aws_iam_policy_document" "becomes_reader" {
   }
 }
 
+data "aws_iam_policy_document" "becomes_keeper" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "AWS"
+      identifiers = var.keeper_principals
+    }
+  }
+}
+
 resource "aws_iam_role" "writer" {
   name               = "${var.name}-writer"
   description        = "Puts locked recordings into ${var.bucket} and reads them back; deletes nothing"
@@ -62,12 +73,27 @@ resource "aws_iam_role_policy" "reader" {
   policy = templatefile("${local.policies}/reader.json", local.place)
 }
 
+# Does what the nodes' logs order: holds, and deletes what was retired and no lock keeps any more. Not from a bastion.
+resource "aws_iam_role" "keeper" {
+  name               = "${var.name}-keeper"
+  description        = "Sets and lifts legal holds in ${var.bucket}, and deletes transcripts whose lock has ended"
+  assume_role_policy = data.aws_iam_policy_document.becomes_keeper.json
+  tags               = var.tags
+}
+
+resource "aws_iam_role_policy" "keeper" {
+  name   = "keeper"
+  role   = aws_iam_role.keeper.id
+  policy = templatefile("${local.policies}/keeper.json", local.place)
+}
+
 # With a key of one's own, S3 asks for a right to it besides.
 resource "aws_iam_role_policy" "key" {
   for_each = { for who, right in {
     writer = { role = aws_iam_role.writer.id, actions = ["kms:GenerateDataKey", "kms:Decrypt"] }
     canary = { role = aws_iam_role.canary.id, actions = ["kms:GenerateDataKey"] }
     reader = { role = aws_iam_role.reader.id, actions = ["kms:Decrypt"] }
+    keeper = { role = aws_iam_role.keeper.id, actions = ["kms:Decrypt"] }
   } : who => right if var.kms_key_arn != null }
 
   name = "key"

@@ -86,7 +86,7 @@ variable "default_retention_days" {
 }
 
 variable "break_glass_principals" {
-  description = "ARNs of the roles and users who alone may delete what is not locked any more, set and lift legal holds, and change the bucket: whoever applies this module among them, nobody's daily role. * stands for any characters, as in the path of a role of IAM Identity Center. If nobody can act as one of them any more, only the account's root user can put the policy right."
+  description = "ARNs of the roles and users who alone may change the bucket, and besides the keeper delete what is not locked any more, set and lift legal holds: whoever applies this module among them, nobody's daily role. * stands for any characters, as in the path of a role of IAM Identity Center. If nobody can act as one of them any more, only the account's root user can put the policy right."
   type        = list(string)
 
   validation {
@@ -113,6 +113,16 @@ variable "reader_principals" {
 
   validation {
     condition     = length(var.reader_principals) > 0 && alltrue([for arn in var.reader_principals : can(regex("^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/[^*]+$", arn))])
+    error_message = "At least one ARN of a role or user, without *."
+  }
+}
+
+variable "keeper_principals" {
+  description = "ARNs that may become the keeper: whoever runs casemate-replay enforce, from a machine that is no bastion. They should be none of writer_principals."
+  type        = list(string)
+
+  validation {
+    condition     = length(var.keeper_principals) > 0 && alltrue([for arn in var.keeper_principals : can(regex("^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/[^*]+$", arn))])
     error_message = "At least one ARN of a role or user, without *."
   }
 }

@@ -1,6 +1,6 @@
 //! The command line: verbs and flags in, an exit status out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,12 +19,16 @@ use crate::tail::spooled;
 use crate::time::{now_us, parse_time};
 use crate::vault::Vault;
 use crate::verify::{self, Options, textfile};
-use crate::{ReplayError, ls, report, show};
+use crate::{ReplayError, enforce, ls, report, restore, show};
 use casemate_screen::safe::visible;
 
 /// Exit status of `verify` for a person who asks for help.
 const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \
 4 cannot decide (no trust file or one that its officers did not sign, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
+
+/// Exit status of `enforce`.
+const ENFORCE_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 a log is altered (holds are set all the same), \
+4 the orders cannot be judged, 3 something is left to do, 0 the bucket is as the logs order.";
 
 /// How a bucket is reached.
 const BUCKETS: &str = "A bucket is reached as other tools reach it: AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
@@ -132,6 +136,26 @@ enum Verb {
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         until: Option<u64>,
     },
+    /// Bring a bucket in line with the logs: set and lift legal holds, delete what was retired. Needs credentials that may.
+    #[command(after_help = ENFORCE_EXITS)]
+    Enforce {
+        /// The bucket: s3://BUCKET/PREFIX.
+        source: String,
+        /// Do it. Without it, only say what is to be done.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Fetch, verify, open and replay some sessions, drawn at random from what the logs say there is.
+    RestoreTest {
+        /// The vault: a directory, or s3://BUCKET/PREFIX.
+        source: String,
+        /// How many sessions.
+        #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        sample: u32,
+        /// Where to write the result, to be signed.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Say what the vault costs those who keep it.
     Report {
         /// The vault: a directory, or s3://BUCKET/PREFIX.
@@ -208,6 +232,7 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
                 now_us,
                 since_us: since,
                 until_us: until,
+                only: None,
             };
             let outcome = Vault::open(&source).and_then(|vault| verify::run(&vault, &options, &mut out));
             match (&outcome, &options.textfile) {
@@ -216,6 +241,16 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
                 _ => {}
             }
             outcome
+        }
+        Verb::Enforce { source, apply } => {
+            let only = Some(HashSet::new());
+            let options = Options { trust, json, now_us: now_us(), only, ..Options::default() };
+            enforce::run(&Vault::open(&source)?, &options, apply, &mut out)
+        }
+        Verb::RestoreTest { source, sample, output } => {
+            let judged_by = Options { trust, identities, json, now_us: now_us(), ..Options::default() };
+            let options = restore::Options { sample: sample as usize, output };
+            restore::run(&Vault::open(&source)?, &source, &options, judged_by, &mut out)
         }
         // There is one report so far; the flag names it.
         Verb::Report { source, cost: _, per_day, prices } => {

@@ -4,6 +4,7 @@
 //! It opens no network connection but to the bucket that it is asked about, and needs no key but public ones.
 
 pub mod cli;
+mod enforce;
 mod error;
 pub mod export;
 mod json;
@@ -11,6 +12,7 @@ mod ls;
 pub mod play;
 pub mod reader;
 mod report;
+mod restore;
 mod show;
 mod sql;
 mod tail;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::block::SessionId;
-use casemate_recorder::transcript::event::Event;
+use casemate_recorder::transcript::event::{Event, Lane};
 use casemate_recorder::transcript::head::Protocol;
 use casemate_recorder::transcript::wrap::Identity;
 use casemate_screen::paint::Painter;
@@ -20,6 +20,7 @@ use self::pace::Pace;
 pub(crate) use self::pace::{parse_offset, parse_speed};
 use self::tty::{Key, Keys, Tty};
 use crate::ReplayError;
+use crate::reader::Transcript;
 use crate::tail::{Step, Tail};
 use crate::time::{offset, rfc3339};
 use crate::vault::Vault;
@@ -115,6 +116,19 @@ pub(crate) fn run(
     // Standard error may be closed; there is nobody else to tell.
     let _ = writeln!(io::stderr(), "casemate-replay: session {session} {note}");
     Ok(())
+}
+
+/// Plays a whole session into nothing, as fast as it goes: every event is read, and what terminals showed is drawn. Returns how many
+/// events there are.
+pub(crate) fn rehearse(transcript: &Transcript) -> Result<u64, ReplayError> {
+    let mut stage = Stage::new(None);
+    let mut events = 0;
+    for entry in transcript.events(&Lane::ALL) {
+        let (_, entry) = entry?;
+        stage.take(&entry.event);
+        events += 1;
+    }
+    Ok(events)
 }
 
 /// Why the playing is over.

@@ -177,6 +177,15 @@ impl Index {
         history.map(|history| versions(history)).unwrap_or_default()
     }
 
+    /// Lists all that is there of a session, delete markers too: name, version, and whether it is a marker.
+    pub(super) fn all_of(&self, session: SessionId) -> Vec<(String, Box<str>, bool)> {
+        let segments = self.sessions.get(&session).into_iter().flatten();
+        let all = segments.flat_map(|(no, history)| {
+            history.iter().map(move |held| (segment_key(session, *no), held.id.clone(), held.marker))
+        });
+        all.collect()
+    }
+
     pub(super) fn versions(&self, key: &str) -> Vec<Version> {
         versions(self.history(key))
     }

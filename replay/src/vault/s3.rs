@@ -120,6 +120,30 @@ impl S3Vault {
         self.index().segment(session, segment_no).iter().map(|version| version.modified_us).min()
     }
 
+    /// Lists all that is there of a session, delete markers too: name, version, and whether it is a marker.
+    pub(crate) fn all_of(&self, session: SessionId) -> Vec<(String, Box<str>, bool)> {
+        self.index().all_of(session)
+    }
+
+    /// Asks whether a version is under a legal hold; nothing where it is gone by now.
+    pub(crate) fn is_held(&self, key: &str, version: &str) -> Result<Option<bool>, ReplayError> {
+        match self.runtime.block_on(self.bucket.look(key, Some(version))) {
+            Ok(standing) => Ok(Some(standing.hold)),
+            Err(S3Error::Absent(_)) => Ok(None),
+            Err(error) => Err(self.explain(&error, key)),
+        }
+    }
+
+    /// Sets or lifts the legal hold of a version.
+    pub(crate) fn hold(&self, key: &str, version: &str, on: bool) -> Result<(), ReplayError> {
+        self.runtime.block_on(self.bucket.hold(key, version, on)).map_err(|error| self.explain(&error, key))
+    }
+
+    /// Deletes a version or a delete marker. A lock makes the server refuse it.
+    pub(crate) fn delete(&self, key: &str, version: &str) -> Result<(), ReplayError> {
+        self.runtime.block_on(self.bucket.delete(key, version)).map_err(|error| self.explain(&error, key))
+    }
+
     /// Reads a version of a segment into a buffer; nothing where it is gone by now.
     pub(crate) fn segment(
         &self,
@@ -213,7 +237,9 @@ impl S3Vault {
                 "{name}: these credentials may not list its versions; readers need s3:ListBucketVersions, \
                  s3:GetObjectVersion, s3:GetObjectRetention and s3:GetObjectLegalHold ({said})"
             ),
-            S3Error::Denied(_) => format!("{name}: {} may not be read with these credentials ({said})", visible(what)),
+            S3Error::Denied(_) => {
+                format!("{name}: {} is refused to these credentials, or by a lock ({said})", visible(what))
+            }
             S3Error::Unreachable(said) if is_about_credentials(said) => {
                 format!("{name}: no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
             }

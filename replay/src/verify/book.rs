@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use casemate_certs::trust::Board;
+use casemate_certs::trust::{Board, Holds, ToldHold};
 use casemate_recorder::log::leaf::{Close, Head, Leaf, LegalHold, Segment, Stored};
 use casemate_recorder::transcript::block::{Link, SessionId};
 
-use super::holds::Holds;
 use super::log::NodeFacts;
 use super::session::{Boot, LoggedEnd, LoggedHead, LoggedSegment, Plan, Rescue};
 use crate::vault::Listing;
@@ -27,8 +26,8 @@ pub(super) struct Book<'a> {
     stored: HashMap<(SessionId, u32), Arc<str>>,
     /// The names of those vaults: a few.
     vaults: HashSet<Arc<str>>,
-    retired: HashSet<SessionId>,
-    holds: Holds<'a>,
+    retired: HashMap<SessionId, u64>,
+    holds: Holds<'a, SessionId>,
     boots: HashMap<[u8; 16], Boot>,
     /// The newest start.
     boot_id: Option<[u8; 16]>,
@@ -40,6 +39,8 @@ struct Ended {
     last_link: Link,
     /// SHA-256 of each segment.
     segments: Box<[[u8; 32]]>,
+    /// Until when it must be kept, in microseconds since 1970.
+    retain_until_us: u64,
 }
 
 impl<'a> Book<'a> {
@@ -52,7 +53,7 @@ impl<'a> Book<'a> {
             ended: HashMap::new(),
             stored: HashMap::new(),
             vaults: HashSet::new(),
-            retired: HashSet::new(),
+            retired: HashMap::new(),
             holds: Holds::new(board),
             boots: HashMap::new(),
             boot_id: None,
@@ -63,7 +64,7 @@ impl<'a> Book<'a> {
     pub(super) fn close(self, facts: &mut NodeFacts) -> HashMap<SessionId, Plan> {
         facts.stored = self.stored;
         facts.retired = self.retired;
-        facts.held = self.holds.standing();
+        (facts.held, facts.released) = self.holds.finish();
         self.sessions
     }
 
@@ -155,10 +156,10 @@ impl<'a> Book<'a> {
             Leaf::Retired(retired) => {
                 *facts.acts.entry("RETIRED".to_owned()).or_default() += 1;
                 let session = retired.session;
-                if !self.ended.contains_key(&session) {
-                    facts.alter(format!("leaf {index}: retires session {session}, which has not ended"));
+                match self.ended.get(&session) {
+                    Some(ended) => drop(self.retired.insert(session, ended.retain_until_us)),
+                    None => facts.alter(format!("leaf {index}: retires session {session}, which has not ended")),
                 }
-                self.retired.insert(session);
             }
             Leaf::LegalHold(hold) => self.hold(index, &hold, facts),
             Leaf::Unknown { .. } => *facts.acts.entry(leaf.name().to_owned()).or_default() += 1,
@@ -191,7 +192,10 @@ impl<'a> Book<'a> {
         if !self.knows(hold.session) {
             facts.alter(format!("leaf {index}: a legal hold on session {}, which is not open", hold.session));
         }
-        if let Err(why) = self.holds.take(hold) {
+        let LegalHold { session, set, wall_us, order, signatures } = hold;
+        if let Err(why) =
+            self.holds.take(&ToldHold { session: *session, set: *set, wall_us: *wall_us, order, signatures })
+        {
             facts.remark(format!("leaf {index}: the hold on session {} is not lifted: {why}", hold.session));
         }
     }
@@ -228,7 +232,8 @@ impl<'a> Book<'a> {
         plan.finish(LoggedEnd { index, close, recovered });
         // By number where there is no gap; one with a gap is altered anyway.
         let segments = plan.segments.values().map(|segment| segment.sha256).collect();
-        self.ended.insert(session, Ended { last_block, last_link, segments });
+        let retain_until_us = plan.open.retain_until_us;
+        self.ended.insert(session, Ended { last_block, last_link, segments, retain_until_us });
         hand_out(plan);
     }
 }

@@ -1,5 +1,7 @@
 //! What is known about a session: the first state that applies (FORMAT.md §12).
 
+use casemate_recorder::transcript::block::SessionId;
+
 use super::log::NodeFacts;
 use super::session::Facts;
 use super::{Judged, Status};
@@ -65,8 +67,8 @@ pub(super) fn judge(facts: Facts, node: Option<&NodeFacts>, scales: Scales) -> J
 fn absence(facts: &Facts, node: Option<&NodeFacts>, scales: Scales) -> Option<Verdict> {
     let (first, _) = facts.absent.first()?;
     let session = facts.plan.open.session;
-    if let Some(node) = node.filter(|node| node.retired.contains(&session)) {
-        return Some(match excuse(facts, node, scales) {
+    if let Some(node) = node.filter(|node| node.retired.contains_key(&session)) {
+        return Some(match excuse(node, session, facts.plan.open.retain_until_us, scales.now_us) {
             Ok(()) => (Status::Retired, Some("deleted when its time was over".to_owned()), None, true),
             Err(why) => {
                 let what = format!("segment {first} is not here, and the log's excuse has no proof: {why}");
@@ -90,13 +92,17 @@ fn absence(facts: &Facts, node: Option<&NodeFacts>, scales: Scales) -> Option<Ve
     Some((Status::Missing, Some(format!("segment {no} is in the log and not in the vault{said}")), None, false))
 }
 
-/// Whether the log may say that a session was deleted on purpose.
-fn excuse(facts: &Facts, node: &NodeFacts, scales: Scales) -> Result<(), &'static str> {
-    let open = &facts.plan.open;
-    if node.held.contains(&open.session) {
+/// Whether the log may say that a session was deleted on purpose, which had to be kept until then.
+pub(super) fn excuse(
+    node: &NodeFacts,
+    session: SessionId,
+    retain_until_us: u64,
+    now_us: u64,
+) -> Result<(), &'static str> {
+    if node.held.contains(&session) {
         return Err("a legal hold stands");
     }
-    if !node.has_passed(open.retain_until_us, scales.now_us) {
+    if !node.has_passed(retain_until_us, now_us) {
         return Err("no anchor shows that the time was over for which it must be kept");
     }
     Ok(())

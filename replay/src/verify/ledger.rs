@@ -1,7 +1,7 @@
 //! What a bucket says of the evidence in it: how each version is locked, and what lies under the same name. Gathered by
 //! all who read, while they read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use casemate_certs::trust::Trust;
@@ -71,6 +71,8 @@ struct Inner {
     over: Few,
     /// The shortest time that an OPEN asks for.
     kept_us: Option<u64>,
+    /// Segments under a legal hold, by session: few ever are.
+    held: HashMap<SessionId, usize>,
     /// Files of logs that are locked for less than [`RETAIN_MIN_US`], which nothing but the sessions can excuse: name, from, until.
     brief: Vec<(String, u64, u64)>,
 }
@@ -106,6 +108,9 @@ impl Ledger {
         let kept_us = open.retain_until_us.saturating_sub(open.wall_us);
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.kept_us = Some(inner.kept_us.map_or(kept_us, |shortest| shortest.min(kept_us)));
+        if standing.hold {
+            *inner.held.entry(open.session).or_default() += 1;
+        }
     }
 
     /// Takes how a file of a node log is locked: as long as the trust file asks for from when it came, and without that as long
@@ -164,9 +169,26 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).over.push(what);
     }
 
+    /// Says of which of these sessions, which must be kept by order, not all of so many segments are under a legal hold.
+    pub(super) fn unheld<'a>(&self, sessions: impl Iterator<Item = (&'a SessionId, usize)>) -> Vec<String> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut few = Few::default();
+        for (session, segments) in sessions {
+            let held = inner.held.get(session).copied().unwrap_or(0);
+            if held < segments {
+                few.push(format!(
+                    "hold: session {session} must be kept by order, and {} of its {segments} segments are under no legal hold: \
+                     `enforce` sets it",
+                    segments - held
+                ));
+            }
+        }
+        few.into_lines("sessions are not held")
+    }
+
     /// Returns what came together. What hides a session that is `excused` is no finding.
     pub(super) fn tot_up(self, bucket: &S3Vault, excused: &HashSet<SessionId>) -> Totted {
-        let Inner { table, unlocked, mut short, long, over, kept_us, brief } =
+        let Inner { table, unlocked, mut short, long, over, kept_us, brief, held: _ } =
             self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (key, from_us, until_us) in brief {
             let wanted_us = from_us.saturating_add(kept_us.map_or(RETAIN_MIN_US, |kept_us| kept_us.min(RETAIN_MIN_US)));

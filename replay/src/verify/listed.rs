@@ -25,6 +25,8 @@ pub(crate) struct Logged {
     pub(crate) last_segment: Option<u32>,
     /// Until when it must be kept, in microseconds since 1970; 0 where no log opens it.
     pub(crate) retain_until_us: u64,
+    /// Whether the log says that it was deleted on purpose.
+    pub(crate) retired: bool,
     /// The length of each segment that the log names.
     pub(crate) segment_bytes: Vec<u64>,
 }
@@ -53,12 +55,16 @@ pub(crate) fn logged_sessions(vault: &Vault) -> Result<(Vec<Logged>, bool), Repl
                 status,
                 last_segment: plan.end.as_ref().and_then(|_| count.checked_sub(1)),
                 retain_until_us: plan.open.retain_until_us,
+                retired: false,
                 segment_bytes: plan.segments.values().map(|segment| segment.bytes).collect(),
             });
         };
         let question =
             Question { vault, listing: &listing, anchors: &[], board: None, ledger: &Ledger::new(None), now_us: 0 };
         let facts = check_node(&question, name, &NodeTrust::NoFile, &mut hand_out)?;
+        for logged in &mut sessions {
+            logged.retired |= facts.retired.contains_key(&logged.session);
+        }
         sound &= facts.altered.is_empty();
     }
     for logged in &sessions {
@@ -75,6 +81,7 @@ pub(crate) fn logged_sessions(vault: &Vault) -> Result<(Vec<Logged>, bool), Repl
             status: "unlogged",
             last_segment: segments.last().copied(),
             retain_until_us: 0,
+            retired: false,
             segment_bytes: Vec::new(),
         });
     }

@@ -64,10 +64,12 @@ pub(super) struct NodeFacts {
     pub(super) acts: BTreeMap<String, u64>,
     /// Which segments the log says are in which other vault.
     pub(super) stored: HashMap<(SessionId, u32), Arc<str>>,
-    /// Sessions that the log says were deleted on purpose.
-    pub(super) retired: HashSet<SessionId>,
+    /// Sessions that the log says were deleted on purpose, and until when they had to be kept, in microseconds since 1970.
+    pub(super) retired: HashMap<SessionId, u64>,
     /// Sessions that must be kept whatever their OPEN says.
     pub(super) held: HashSet<SessionId>,
+    /// Sessions of which a hold was lifted, and none stands.
+    pub(super) released: HashSet<SessionId>,
     remarks_left_out: usize,
 }
 

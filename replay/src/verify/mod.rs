@@ -7,13 +7,14 @@ mod anchors;
 mod book;
 mod doubts;
 mod gaps;
-mod holds;
 mod judge;
 mod ledger;
 mod listed;
 mod log;
 mod notes;
+mod orders;
 mod report;
+mod sample;
 mod session;
 pub(crate) mod textfile;
 mod tiles;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anchors::{Anchor, NodeTrust, Signed, State, Trial};
 use casemate_certs::trust::{Trust, TrustFile};
+use casemate_recorder::log::leaf::Open;
 use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::transcript::wrap::Identity;
 use doubts::{doubts, retention};
@@ -32,6 +34,8 @@ use judge::{PENDING_US, SILENCE_US, Scales, judge};
 use ledger::{Few, Ledger, Table};
 pub(crate) use listed::{Logged, logged_sessions};
 use log::{NodeFacts, Question, check_node};
+pub(crate) use orders::{Orders, orders};
+pub(crate) use sample::{Sample, Sampled, sample};
 use session::{Depth, Facts, Outcome, Plan, check_segment, conclude};
 
 use crate::ReplayError;
@@ -65,13 +69,16 @@ pub struct Options {
     pub since_us: Option<u64>,
     /// Only sessions that were opened before this time.
     pub until_us: Option<u64>,
+    /// Only these sessions.
+    pub only: Option<HashSet<SessionId>>,
 }
 
 impl Options {
-    /// Whether a session that was opened then is looked at.
-    fn covers(&self, open_us: u64) -> bool {
-        self.since_us.is_none_or(|since_us| since_us <= open_us)
-            && self.until_us.is_none_or(|until_us| open_us < until_us)
+    /// Whether a session is looked at.
+    fn covers(&self, open: &Open) -> bool {
+        self.since_us.is_none_or(|since_us| since_us <= open.wall_us)
+            && self.until_us.is_none_or(|until_us| open.wall_us < until_us)
+            && self.only.as_ref().is_none_or(|only| only.contains(&open.session))
     }
 }
 
@@ -312,6 +319,10 @@ fn examine(
     if let Some(bucket) = vault.bucket() {
         let retired = sessions.iter().filter(|judged| judged.status == Status::Retired);
         let retired = retired.map(|judged| judged.facts.plan.open.session).collect();
+        let held = nodes.iter().flat_map(|node| &node.held);
+        let looked_at = held.filter(|session| !left_out.contains(session));
+        let segments = |session| listing.sessions.get(session).map_or(0, Vec::len);
+        exceptions.extend(ledger.unheld(looked_at.map(|session| (session, segments(session)))));
         let totted = ledger.tot_up(bucket, &retired);
         altered.extend(totted.altered);
         exceptions.extend(totted.exceptions);
@@ -407,7 +418,7 @@ fn check_all(
         }
         let mut nodes = Vec::new();
         let mut hand_out = |mut plan: Plan| {
-            if !options.covers(plan.open.wall_us) {
+            if !options.covers(&plan.open) {
                 left_out.insert(plan.open.session);
                 return;
             }

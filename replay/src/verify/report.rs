@@ -55,7 +55,7 @@ impl Findings {
         self.nodes.iter().map(NodeFacts::as_of_us).min().flatten()
     }
 
-    fn all_altered(&self) -> Vec<String> {
+    pub(super) fn all_altered(&self) -> Vec<String> {
         let of_nodes =
             self.nodes.iter().flat_map(|node| node.altered.iter().map(|what| format!("{}: {what}", node.name)));
         self.altered.iter().cloned().chain(of_nodes).map(|what| visible(&what)).collect()

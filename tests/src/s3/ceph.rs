@@ -30,8 +30,11 @@ pub const CANARY: &str = "canary";
 /// The user whose keys an auditor has.
 pub const READER: &str = "reader";
 
+/// The user who keeps a bucket in line with the logs: holds, and deletes what was retired.
+pub const KEEPER: &str = "keeper";
+
 /// Everybody whom the gateway knows, the owner first.
-pub const USERS: [&str; 4] = [OWNER, WRITER, CANARY, READER];
+pub const USERS: [&str; 5] = [OWNER, WRITER, CANARY, READER, KEEPER];
 
 /// How long a part may take to come up on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::Client;
 use serde_json::{Value, json};
 
-use super::ceph::{CANARY, OWNER};
+use super::ceph::{CANARY, KEEPER, OWNER};
 
 /// Days that a lock must last at least, and at most, in a policy as [`project`] fills it in.
 pub const RETENTION_DAYS: (u32, u32) = (340, 410);
@@ -64,7 +64,7 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/policies")
 }
 
-/// Returns one of them, such as `writer`, filled in for a bucket the way Terraform does it: the canary is that of
+/// Returns one of them, such as `writer`, filled in for a bucket the way Terraform does it: canary and keeper are those of
 /// [`super::ceph`], and who breaks glass is the bucket's owner.
 ///
 /// # Errors
@@ -81,6 +81,7 @@ pub fn project(name: &str, bucket: &str, prefix: &str) -> Result<Value> {
         ("retention_min_days", min.to_string()),
         ("retention_max_days", max.to_string()),
         ("canary", principal(CANARY)),
+        ("keeper", principal(KEEPER)),
         ("break_glass", principal(OWNER)),
         ("account", "111122223333".to_owned()),
         ("name", "casemate".to_owned()),

@@ -10,6 +10,7 @@ mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;
 mod policies;
+mod retention;
 mod rig;
 mod servers;
 mod shipping;

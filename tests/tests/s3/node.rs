@@ -33,6 +33,7 @@ pub(crate) struct Place {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) node: &'static str,
     pub(crate) catalogue: bool,
+    pub(crate) retain: Duration,
 }
 
 impl Place {
@@ -51,7 +52,8 @@ impl Place {
             timeout: Some(Duration::from_secs(3)),
             ..Settings::default()
         };
-        Self { dir: dir.to_owned(), settings, clock: Arc::new(SystemClock), node: NODE, catalogue: false }
+        let retain = Duration::from_secs(400 * 86_400);
+        Self { dir: dir.to_owned(), settings, clock: Arc::new(SystemClock), node: NODE, catalogue: false, retain }
     }
 
     pub(crate) fn vault(&self) -> PathBuf {
@@ -63,6 +65,7 @@ impl Place {
             remotes: vec![self.settings.clone()],
             clock: Arc::clone(&self.clock),
             catalogue: self.catalogue,
+            retain: self.retain,
             segment_age: Duration::from_secs(60),
             ..RecorderConfig::new(self.dir.join("state"), self.vault(), self.node.to_owned(), node_key(self.node))
         })

@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{
     ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode, VersioningConfiguration,
 };
 use casemate_recorder::vault::s3::{Bucket, Checksum, Lock, LockMode, Purpose, S3Error, Settings};
-use casemate_tests::s3::ceph::{CANARY, Ceph, Guard, OWNER, Options, READER, USERS, WRITER};
+use casemate_tests::s3::ceph::{CANARY, Ceph, Guard, KEEPER, OWNER, Options, READER, USERS, WRITER};
 use casemate_tests::s3::{Login, credentials_file, make_bucket, policy, refusal, versions};
 use serde_json::{Value, json};
 
@@ -32,15 +32,14 @@ const RIGHTS: [(&str, &[&str], &[&str]); 9] = [
     (
         "head_object",
         &["GetObject", "GetObjectVersion", "GetObjectRetention", "GetObjectLegalHold", "ListBucket"],
-        &[WRITER, READER],
+        &[WRITER, READER, KEEPER],
     ),
-    ("get_object", &["GetObject", "GetObjectVersion"], &[WRITER, READER]),
-    ("list_object_versions", &["ListBucketVersions"], &[WRITER, READER]),
+    ("get_object", &["GetObject", "GetObjectVersion"], &[WRITER, READER, KEEPER]),
+    ("list_object_versions", &["ListBucketVersions"], &[WRITER, READER, KEEPER]),
     ("put_object_retention", &["PutObjectRetention"], &[WRITER]),
-    // Set and lifted by people who break glass.
-    ("put_object_legal_hold", &["PutObjectLegalHold"], &[]),
+    ("put_object_legal_hold", &["PutObjectLegalHold"], &[KEEPER]),
     // The writer asks as well, to be refused.
-    ("delete_object", &["DeleteObjectVersion"], &[CANARY]),
+    ("delete_object", &["DeleteObjectVersion"], &[CANARY, KEEPER]),
     ("get_bucket_versioning", &["GetBucketVersioning"], &[WRITER, READER]),
     ("get_object_lock_configuration", &["GetBucketObjectLockConfiguration"], &[WRITER, READER]),
 ];
@@ -155,7 +154,7 @@ fn every_request_of_the_code_has_its_right_and_every_right_its_request() {
             used.entry(role).or_default().extend(actions.iter().map(|action| format!("s3:{action}")));
         }
     }
-    for role in [WRITER, CANARY, READER] {
+    for role in [WRITER, CANARY, READER, KEEPER] {
         assert_eq!(allowed(role), used[role], "{role}.json");
     }
     // Nobody else talks to a bucket.
@@ -170,7 +169,7 @@ fn every_request_of_the_code_has_its_right_and_every_right_its_request() {
 
 #[test]
 fn policies_name_rights_that_s3_knows() {
-    for name in [WRITER, CANARY, READER, "bucket"] {
+    for name in [WRITER, CANARY, READER, KEEPER, "bucket"] {
         for statement in policy::statements(&policy::project(name, BUCKET, "a/b/").unwrap()) {
             let actions = [texts(&statement["Action"]), texts(&statement["NotAction"])].concat();
             assert!(!actions.is_empty() && statement["Sid"].is_string(), "{statement}");
@@ -200,7 +199,7 @@ fn what_a_policy_leaves_open_terraform_fills_in() {
             module.extend(std::fs::read_to_string(path).unwrap().split_whitespace());
         }
     }
-    for name in [WRITER, CANARY, READER, "bucket", "guard"] {
+    for name in [WRITER, CANARY, READER, KEEPER, "bucket", "guard"] {
         assert!(module.contains(&format!("templatefile(\"${{local.policies}}/{name}.json\"")), "{name} is not used");
         policy::project(name, BUCKET, "").unwrap();
         let text = std::fs::read_to_string(dir.join(format!("{name}.json"))).unwrap();
@@ -288,9 +287,9 @@ fn the_guard_denies_and_nothing_else() {
 }
 
 /// Everything that is published, for the users of Ceph.
-fn published() -> Vec<Value> {
+pub(crate) fn published() -> Vec<Value> {
     let mut statements = policy::of_everybody(&policy::project("bucket", BUCKET, "").unwrap());
-    for role in [WRITER, CANARY, READER] {
+    for role in [WRITER, CANARY, READER, KEEPER] {
         statements.extend(policy::of_user(role, &policy::project(role, BUCKET, "").unwrap()));
         statements.push(policy::deny(
             role,

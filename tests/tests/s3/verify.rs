@@ -127,7 +127,7 @@ impl Shelf {
     }
 
     /// Runs the reader as an auditor does, who has only the variables of Amazon's tools.
-    fn replay(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn replay(&self, arguments: &[&str]) -> (i32, String, String) {
         self.replay_with(arguments, &[])
     }
 
@@ -171,7 +171,7 @@ impl Verdict {
     }
 
     /// The status of a session.
-    fn status(&self, session: &str) -> (&str, &str) {
+    pub(crate) fn status(&self, session: &str) -> (&str, &str) {
         let found = self.sessions.iter().find(|line| line["session"] == session).unwrap();
         (found["status"].as_str().unwrap(), found["reason"].as_str().unwrap_or_default())
     }
