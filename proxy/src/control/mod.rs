@@ -200,6 +200,7 @@ mod tests {
             (b"--json kill 0199", Verb::Kill("0199".to_owned()), true),
             (b"slip 0199", Verb::Slip("0199".to_owned()), false),
             (b"kill --help", Verb::Help, false),
+            (b"submit", Verb::Submit, false),
             (b"hold 0199", Verb::Order { set: true, id: "0199".to_owned() }, false),
             (b"retire --delete --json", Verb::Retire { delete: true }, true),
         ];

@@ -25,6 +25,7 @@ pub(super) async fn retire(door: &Door, caller: &Caller<'_>, delete: bool, json:
 
 async fn work(door: &Door, caller: &Caller<'_>, delete: bool, json: bool) -> Result<Reply, Reply> {
     auditors_only(door, caller, "retire")?;
+    let _alone = door.retention().await;
     let recorder = door.recorder();
     let until_us = recorder.proven_us().map_err(|undated| Reply::refused(undated.to_string()))?;
     let overdue = at_leisure({

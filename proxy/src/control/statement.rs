@@ -81,6 +81,7 @@ async fn hold(
     let session = opened(door, order.session).await?;
     let board = board(door)?;
     board.ordered(text, signatures).map_err(|why| Reply::refused(format!("the order does not count: {why}")))?;
+    let _alone = door.retention().await;
     let recorder = door.recorder();
     let logged = at_leisure({
         let recorder = recorder.clone();

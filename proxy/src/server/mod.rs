@@ -60,6 +60,8 @@ struct Inner {
     portals: Counter<String>,
     lobby: Lobby<guard::Source, (SocketAddr, WayOut)>,
     refusals: Mutex<Throttle>,
+    /// Who decides what is kept and what may go, one at a time.
+    retention: tokio::sync::Mutex<()>,
     tokens: Tokens,
     cancels: Arc<Cancels<Running>>,
     metrics: Arc<Metrics>,
@@ -159,6 +161,7 @@ impl Door {
             portals: Counter::default(),
             lobby: Lobby::default(),
             refusals: Mutex::new(refusals),
+            retention: tokio::sync::Mutex::default(),
             tokens: Tokens::new()?,
             cancels: Arc::new(Cancels::new(node)?),
             metrics,
@@ -168,6 +171,12 @@ impl Door {
 
     fn run(&self) -> Arc<Run> {
         self.0.runs.current()
+    }
+
+    /// Keeps others from deciding what is kept and what may go, until the guard is dropped: what one holds another must not retire
+    /// in between.
+    pub(crate) async fn retention(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.retention.lock().await
     }
 
     /// The recorder in force. Whoever has a session open keeps its run from being over.

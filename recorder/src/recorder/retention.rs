@@ -107,7 +107,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// Logs that a session must be kept, or need not any more, by this order with these signatures. Durable when this returns.
+    /// Logs that a session must be kept, or need not any more, by this order with these signatures, which fit an entry of the log
+    /// together. Durable when this returns.
     ///
     /// # Errors
     /// Recording cannot go on.

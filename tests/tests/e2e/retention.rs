@@ -170,6 +170,10 @@ fn sessions_whose_time_is_over_go_and_held_ones_stay() {
     refused(&house.order("hold", first, &["ada", "mallory"]), "signed by 1 of 2 officers");
     refused(&house.order("hold", first, &["ada", "ada"]), "signed by 1 of 2 officers");
     refused(&house.order("lift", first, &["ada", "bob"]), "no hold stands on");
+    let long = house.desk("long");
+    fs::write(&long, vec![b'x'; 40 * 1024]).unwrap();
+    refused(&house.ask("submit", Some(&[&long])), "more than 32768 bytes came");
+    refused(&house.ask("submit", Some(&[&house.desk("order.sig")])), "is no order about a hold");
     refused(&house.ask("hold 0199", None), "is no session's id");
     refused(&house.ask("hold 019aacd1-0000-7000-8000-000000000001", None), "opens no session");
     let held = house.order("hold", first, &["ada", "bob"]);
