@@ -9,3 +9,4 @@ pub mod pool;
 pub mod record;
 mod sink;
 pub(crate) mod thread;
+mod timers;

@@ -20,6 +20,7 @@ use super::intake::append;
 use super::leaves::{self, NodeLog};
 use super::record::RecordHead;
 use super::sink::{Part, Sink, Turn};
+use super::timers::offset;
 use crate::catalogue::{Desk, Ended, Entry, Opened, Status};
 use crate::error::Frozen;
 use crate::fs::Fs;
@@ -32,7 +33,7 @@ use crate::session::{Item, Session, Shared};
 use crate::transcript::Stamp;
 use crate::transcript::block::{Compressor, SessionId};
 use crate::transcript::chain::TRAILER_LEN;
-use crate::transcript::event::{Event, Lane, Side, clock};
+use crate::transcript::event::{Event, Lane, Side};
 use crate::transcript::head::{Durability, FORMAT_VERSION, Head, TranscriptKind};
 use crate::transcript::seal::CloseReason;
 use crate::transcript::writer::Writer;
@@ -41,13 +42,6 @@ use crate::transcript::writer::Writer;
 const RUN_BYTES_MAX: usize = 16 * 1024;
 /// How often the timers are looked at while sessions are live.
 pub(super) const TICK: Duration = Duration::from_secs(1);
-const TICK_US: u64 = 500_000;
-/// HEADS and a checkpoint while sessions are live.
-const HEADS_EVERY_US: u64 = 15_000_000;
-/// HEARTBEAT, also when nothing happens.
-const HEARTBEAT_EVERY_US: u64 = 60_000_000;
-/// A wall clock that moves this much against the boot-time clock between two heartbeats has stepped.
-const CLOCK_STEP_US: u64 = 1_000_000;
 
 /// What the thread is made with.
 #[derive(Debug)]
@@ -76,7 +70,7 @@ pub(super) struct Live {
     pub(super) writer: Writer,
     pub(super) part: Part,
     /// Blocks at the last HEADS.
-    heads_block: u64,
+    pub(super) heads_block: u64,
     segments: Vec<leaf::SegmentRef>,
     pub(super) closing: Option<Closing>,
 }
@@ -91,10 +85,10 @@ pub(super) struct Closing {
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    boot_id: [u8; 16],
+    pub(super) boot_id: [u8; 16],
     pub(super) durability: Durability,
     retain_us: u64,
-    segment_age_us: u64,
+    pub(super) segment_age_us: u64,
     software: String,
     journal_dir: PathBuf,
     pub(super) keeper: Sender<Job>,
@@ -107,12 +101,12 @@ pub(crate) struct Journal {
     /// Sessions whose written events are not durable yet.
     pub(super) unsynced: Vec<(Arc<Shared>, u64)>,
     pub(super) synced_at_us: u64,
-    ticked_at_us: u64,
-    heads_at_us: u64,
-    heartbeat_at_us: u64,
+    pub(super) ticked_at_us: u64,
+    pub(super) heads_at_us: u64,
+    pub(super) heartbeat_at_us: u64,
     /// Wall minus boot-time clock at the last heartbeat.
-    clock_offset_us: i128,
-    control: Option<SessionId>,
+    pub(super) clock_offset_us: i128,
+    pub(super) control: Option<SessionId>,
     pub(super) stopping: bool,
     /// What went wrong while somebody else wrote.
     pub(super) broken: Option<io::Error>,
@@ -282,7 +276,7 @@ impl Journal {
     }
 
     /// Seals and rolls where that is due.
-    fn keep_up(&mut self, session: SessionId, now: Stamp) {
+    pub(super) fn keep_up(&mut self, session: SessionId, now: Stamp) {
         let Some(live) = self.sessions.get_mut(&session) else { return };
         if live.writer.seal_is_due(now) {
             self.sink.block(session, &mut live.part, Some(live.writer.seal(now)));
@@ -511,86 +505,6 @@ impl Journal {
         self.sink.turn.checkpoint = true;
     }
 
-    /// Cuts the open blocks and logs how far sessions have come: those that moved since the last time, or one.
-    fn add_heads(&mut self, only: Option<SessionId>) {
-        let ids: Vec<_> = match only {
-            Some(session) => vec![session],
-            None => self.sessions.keys().copied().collect(),
-        };
-        let mut heads = Vec::new();
-        for session in ids {
-            self.cut_all(session);
-            let Some(live) = self.sessions.get_mut(&session) else { continue };
-            let chain = live.writer.chain();
-            let block_no = chain.next_block().saturating_sub(1);
-            if only.is_some() || live.heads_block != block_no {
-                heads.push(leaf::Head { session, block_no, link: chain.prev(), events: chain.events().iter().sum() });
-            }
-            live.heads_block = block_no;
-        }
-        let wall_us = self.sink.queue.now().wall_us;
-        for heads in heads.chunks(leaf::HEADS_MAX) {
-            self.sink.leaf(&Leaf::Heads { wall_us, heads: heads.to_vec() });
-            self.sink.turn.checkpoint = true;
-            self.sink.turn.must_sync = true;
-        }
-    }
-
-    /// Whatever is due by time.
-    fn tick(&mut self) {
-        let now = self.sink.queue.now();
-        if now.boot_us.saturating_sub(self.ticked_at_us) < TICK_US {
-            return;
-        }
-        self.ticked_at_us = now.boot_us;
-        let due: Vec<_> = self.sessions.keys().copied().collect();
-        for session in due {
-            let Some(live) = self.sessions.get_mut(&session).filter(|live| live.closing.is_none()) else { continue };
-            for lane in Lane::ALL {
-                if live.writer.is_aged(lane, now) {
-                    self.sink.cut(session, &mut live.part, &mut live.writer, lane, &mut self.compressor);
-                }
-            }
-            self.keep_up(session, now);
-        }
-        let buffered = |live: &mut Live| Lane::ALL.map(|lane| live.writer.buffered_len(lane)).iter().sum::<usize>();
-        self.sink.queue.meters().waiting(self.sessions.values_mut().map(buffered).sum::<usize>() as u64);
-        // The control transcript is always there; only others are worth a HEADS.
-        if self.sessions.len() > 1 && now.boot_us.saturating_sub(self.heads_at_us) >= HEADS_EVERY_US {
-            self.heads_at_us = now.boot_us;
-            self.add_heads(None);
-        }
-        if now.boot_us.saturating_sub(self.heartbeat_at_us) >= HEARTBEAT_EVERY_US {
-            self.heartbeat_at_us = now.boot_us;
-            self.check_clock(now);
-            self.sink.leaf(&Leaf::Heartbeat(leaf::Heartbeat {
-                boot_id: self.boot_id,
-                wall_us: now.wall_us,
-                mono_us: now.boot_us,
-                open: self.sessions.len() as u64,
-            }));
-            self.sink.turn.checkpoint = true;
-        }
-    }
-
-    /// A stepped clock is an event, never a failure.
-    fn check_clock(&mut self, now: Stamp) {
-        let step = offset(now) - std::mem::replace(&mut self.clock_offset_us, offset(now));
-        let step_us = u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX);
-        if step_us < CLOCK_STEP_US {
-            return;
-        }
-        let event = Event::map(clock::TYPE, 0)
-            .with(clock::WALL_US, now.wall_us)
-            .with(clock::BOOT_US, now.boot_us)
-            .with(clock::STEP_US, step_us)
-            .with(clock::BACKWARD, step < 0);
-        if let Some(live) = self.control.and_then(|control| self.sessions.get_mut(&control)) {
-            live.writer.append(Side::Client, &event, now);
-            self.sink.run(Lane::Meta, &mut live.writer);
-        }
-    }
-
     /// Goes on in the next file. First every buffered event gets into a block, so that the files before need nothing but
     /// their blocks materialised to be recycled.
     fn switch_file(&mut self) -> io::Result<()> {
@@ -624,10 +538,6 @@ fn work(shared: &Mutex<Journal>) -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-fn offset(now: Stamp) -> i128 {
-    i128::from(now.wall_us) - i128::from(now.boot_us)
 }
 
 /// Returns fresh random bytes; a session without them must not begin.

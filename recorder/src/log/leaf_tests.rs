@@ -1,6 +1,7 @@
 //! Tests of the leaves: round trips, cuts, limits, and what a later version may add.
 
 use super::*;
+use crate::log::tile::ENTRY_LEN_MAX;
 
 fn close(segments: u32) -> Close {
     Close {

@@ -4,6 +4,7 @@
 //! witnesses can read it. Knows no file and no clock; the leaves carry no personal data.
 
 pub mod leaf;
+mod leaf_codec;
 pub mod merkle;
 pub mod note;
 pub mod slip;
