@@ -250,8 +250,8 @@ fn nothing_readable_of_an_encrypted_session_reaches_the_disk() {
         let journal = std::fs::read(crate::journal::file::path(&dir.join("journal"), 0)).unwrap();
         let (_, recovered) = recover(&dir).unwrap();
         assert_eq!(said(&journal), readable);
-        // Without encryption, blocks are compressed and show nothing to a search either.
-        assert!(!said(&recovered));
+        // Without encryption a block may show what it holds, as far as compressing leaves it.
+        assert!(readable || !said(&recovered));
     }
 }
 

@@ -150,8 +150,9 @@ fn refused(done: &Done, why: &str) {
 
 #[test]
 fn sessions_whose_time_is_over_go_and_held_ones_stay() {
-    let house = House::new();
-    let [first, second] = &house.old[..] else { panic!("two sessions") };
+    let mut house = House::new();
+    let old = house.old.clone();
+    let [first, second] = &old[..] else { panic!("two sessions") };
     for verb in ["retire", "hold", "lift", "submit"] {
         let words = if ["hold", "lift"].contains(&verb) { format!("{verb} {first}") } else { verb.to_owned() };
         let done = run(house.lab.client.program("ssh").arg(PORTAL).arg(words), nothing(), PATIENCE).unwrap();
@@ -200,15 +201,14 @@ fn sessions_whose_time_is_over_go_and_held_ones_stay() {
     assert!(control_says(&vault, "alert", &["sessions-retired"]));
 
     // Lifted, it goes too; what was deleted without a lift would be missing.
-    let mut lab = house.lab.rig.clone();
-    lab.bastion.again().unwrap();
+    house.lab.rig.bastion.again().unwrap();
     let lifted = house.order("lift", first, &["bob", "ada"]);
     assert_eq!(lifted.code(), 0, "{}", lifted.err());
     refused(&house.ask("submit", Some(&[&house.desk("order"), &house.desk("order.sig")])), "no hold stands on");
     let rows = house.rows("retire --delete --json");
     // With it the record of the start that made it, which no start reads any more.
     assert!(rows.len() == 3 && rows.iter().any(|row| row["session"] == first.as_str()), "{rows:?}");
-    lab.bastion.stop();
+    house.lab.bastion.stop();
     let newer = keep(&vault, house.desk.path());
     let verdict = vault.verify(&["--checkpoint", newer.to_str().unwrap()]).unwrap();
     assert_eq!((verdict.exit, verdict.term("retired"), verdict.term("missing")), (3, 3, 0), "{}", verdict.summary);
