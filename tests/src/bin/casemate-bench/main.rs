@@ -1,5 +1,5 @@
 //! Measures the bastion against direct ssh and OpenSSH's own `ssh -J`, and against PostgreSQL itself and pgbouncer, in the
-//! same run; and the way into a bucket.
+//! same run; and the way into a bucket, and out of it.
 //!
 //! Every figure is a median of five (`--runs`), the routes in a fresh random order each time, AES-256-GCM and curve25519
 //! on every hop. Speed is never asserted, only printed.
@@ -10,6 +10,7 @@ use anyhow::{Result, bail, ensure};
 use casemate_tests::noise::{Noise, fresh_seed};
 
 mod course;
+mod fetching;
 mod measures;
 mod pg;
 mod reading;
@@ -24,7 +25,7 @@ usage: casemate-bench [--runs N] [--ways NAME,…] [--only MEASURE,…]
 ways:     direct, process, causal, strict, process-clear, causal-clear, process-hash, causal-hash, inside-process,
           inside-causal, jump; PostgreSQL goes direct, process, causal, process-hash, causal-hash, pgbouncer
 measures: zeros, random, up, sftp, scp, channels, flood, text, setup, keys, memory, verify, pg-tps, pg-cpu, pg-copy, pg-rows,
-          pg-login, pg-memory, pg-commit, pg-cancels, ship";
+          pg-login, pg-memory, pg-commit, pg-cancels, ship, verify-s3";
 
 /// Measures one thing along all ways and prints it.
 type Measure = fn(&Plan, &mut Noise) -> Result<()>;
@@ -89,7 +90,7 @@ fn main() -> Result<()> {
         }
     }
     // Each with the names that ask for it.
-    let measures: [(&[&str], Measure); 20] = [
+    let measures: [(&[&str], Measure); 21] = [
         (&["zeros"], measures::zeros),
         (&["random"], measures::random),
         (&["up"], measures::up),
@@ -110,6 +111,7 @@ fn main() -> Result<()> {
         (&["pg-commit"], pg::commit),
         (&["pg-cancels"], pg::cancels),
         (&["ship"], shipping::ship),
+        (&["verify-s3"], fetching::verify),
     ];
     for only in &plan.only {
         ensure!(

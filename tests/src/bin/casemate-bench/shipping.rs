@@ -1,4 +1,4 @@
-//! What it takes to get recordings into a bucket, and to verify them there. The bucket is Ceph's, in memory, on the same cores.
+//! What it takes to get recordings into a bucket. The bucket is Ceph's, in memory, on the same cores.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,42 +23,43 @@ use casemate_tests::scale::MIB;
 
 use crate::{Plan, median, quantile, say};
 
-const BUCKET: &str = "casemate";
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const BUCKET: &str = "casemate";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How many times faster the clocks of the typical hour run.
 const HASTE: u64 = 20;
 
-/// A bucket, and a recorder that ships there.
-struct Yard {
-    _server: ceph::Guard,
-    faults: Faults,
-    dir: tempfile::TempDir,
+/// A bucket, and recorders that ship there.
+pub(crate) struct Yard {
+    pub(crate) server: ceph::Guard,
+    pub(crate) faults: Faults,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Yard {
-    async fn new() -> Result<Self> {
+    pub(crate) async fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let server = ceph::Guard(Ceph::start(&dir.path().join("s3"), &ceph::Options::default())?);
         make_bucket(&server.0.client(OWNER), BUCKET).await?;
         std::fs::write(dir.path().join("s3.credentials"), credentials_file(&[Login::of(OWNER)]))?;
         let faults = Faults::before(server.0.port)?;
-        Ok(Self { _server: server, faults, dir })
+        Ok(Self { server, faults, dir })
     }
 
-    fn recorder(&self, place: &str, endpoint: &str, clock: Arc<dyn Clock>) -> Result<Recorder> {
+    /// Starts a recorder whose vault in the bucket has that place as its prefix.
+    pub(crate) fn recorder(&self, place: &str, endpoint: &str, clock: Arc<dyn Clock>) -> Result<Recorder> {
         let home = self.dir.path().join(place);
         std::fs::create_dir_all(&home)?;
         let settings = Settings {
             name: "ceph".to_owned(),
             bucket: BUCKET.to_owned(),
+            prefix: format!("{place}/"),
             endpoint: Some(endpoint.to_owned()),
             checksum: Checksum::Md5,
             credentials: Some(self.dir.path().join("s3.credentials")),
             ..Settings::default()
         };
-        // A node of its own each time: a bucket that knows a log would not take another of the same name.
-        let node = format!("bench-{place}");
+        let node = Self::node(place);
         Ok(Recorder::start(RecorderConfig {
             remotes: vec![settings],
             segment_age: Duration::from_secs(60),
@@ -66,13 +67,18 @@ impl Yard {
             ..RecorderConfig::new(home.join("state"), home.join("vault"), node.clone(), node_key(&node))
         })?)
     }
+
+    /// A node of its own each time: a bucket that knows a log would not take another of the same name.
+    pub(crate) fn node(place: &str) -> String {
+        format!("bench-{place}")
+    }
 }
 
 /// Time to a locked object, throughput of what waited, and what a typical session puts in an hour.
 pub(crate) fn ship(plan: &Plan, noise: &mut Noise) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let yard = runtime.block_on(Yard::new())?;
-    let straight = format!("http://127.0.0.1:{}", yard._server.0.port);
+    let straight = format!("http://127.0.0.1:{}", yard.server.0.port);
     runtime.block_on(latency(plan, &yard, &straight))?;
     runtime.block_on(throughput(plan, noise, &yard))?;
     runtime.block_on(hour(&yard, &straight))
@@ -150,18 +156,18 @@ async fn hour(yard: &Yard, endpoint: &str) -> Result<()> {
     ))
 }
 
-async fn open(recorder: &Recorder) -> Result<Session> {
+pub(crate) async fn open(recorder: &Recorder) -> Result<Session> {
     let spec = SessionSpec { kind: TranscriptKind::Session, protocol: Some(Protocol::Ssh), policy_hash: [0; 32] };
     Ok(recorder.open_session(spec, Vec::new()).await?)
 }
 
-async fn put(session: &Session, side: Side, bytes: Bytes) -> Result<()> {
+pub(crate) async fn put(session: &Session, side: Side, bytes: Bytes) -> Result<()> {
     let kind = if side == Side::Client { ssh_in::TYPE } else { ssh_out::TYPE };
     drop(session.record(side, Event::stream(kind, 0, bytes)).receipt().await?);
     Ok(())
 }
 
-fn figures(recorder: &Recorder) -> Result<RemoteFigures> {
+pub(crate) fn figures(recorder: &Recorder) -> Result<RemoteFigures> {
     recorder.remotes().into_iter().next().context("no vault elsewhere")
 }
 
