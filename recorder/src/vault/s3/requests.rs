@@ -1,6 +1,7 @@
 //! The requests that are made of a bucket, one function each. Every one names the account that must own the bucket, where
 //! the settings do.
 
+use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{
@@ -210,6 +211,16 @@ impl Bucket {
         self.list(prefix, Some("/"), each).await
     }
 
+    /// Lists every version and delete marker whose name begins so, where one page holds them all.
+    ///
+    /// # Errors
+    /// As the request ended.
+    pub async fn page(&self, prefix: &str) -> Result<Option<Vec<Version>>, S3Error> {
+        let page = self.listing(&self.full(prefix), None, (None, None)).await?;
+        let is_whole = page.is_truncated != Some(true);
+        Ok(is_whole.then(|| self.told(&page)))
+    }
+
     /// Lists what lies directly below `prefix`, which ends in `/`, and is itself a directory, with its `/`; also where
     /// nothing but delete markers is left of it.
     ///
@@ -227,33 +238,10 @@ impl Bucket {
     ) -> Result<Vec<String>, S3Error> {
         let full = self.full(prefix);
         let mut directories = Vec::new();
-        let mut marker: (Option<String>, Option<String>) = (None, None);
+        let mut marker = (None, None);
         loop {
-            let page = self
-                .client
-                .list_object_versions()
-                .bucket(&self.settings.bucket)
-                .prefix(&full)
-                .set_delimiter(delimiter.map(str::to_owned))
-                .set_expected_bucket_owner(self.settings.owner.clone())
-                .set_key_marker(marker.0.clone())
-                .set_version_id_marker(marker.1.clone())
-                .send()
-                .await?;
-            let mut found: Vec<Version> = Vec::new();
-            for version in page.versions() {
-                let bytes = version.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-                let modified = version.last_modified().and_then(micros);
-                let latest = version.is_latest() == Some(true);
-                found.extend(self.listed(version.key(), version.version_id(), bytes, latest, false, modified));
-            }
-            for entry in page.delete_markers() {
-                let modified = entry.last_modified().and_then(micros);
-                let latest = entry.is_latest() == Some(true);
-                found.extend(self.listed(entry.key(), entry.version_id(), 0, latest, true, modified));
-            }
-            found.sort_by(|a, b| a.key.cmp(&b.key));
-            found.into_iter().for_each(&mut *each);
+            let page = self.listing(&full, delimiter, marker.clone()).await?;
+            self.told(&page).into_iter().for_each(&mut *each);
             let names = page.common_prefixes().iter().filter_map(|common| common.prefix());
             directories.extend(names.filter_map(|name| name.strip_prefix(&full)).map(str::to_owned));
             let next = (page.next_key_marker, page.next_version_id_marker);
@@ -265,6 +253,37 @@ impl Bucket {
             }
             marker = next;
         }
+    }
+
+    /// Asks for the page of a listing that begins behind that name and that version of it.
+    async fn listing(
+        &self,
+        full: &str,
+        delimiter: Option<&str>,
+        (key, version): (Option<String>, Option<String>),
+    ) -> Result<ListObjectVersionsOutput, S3Error> {
+        let request = self.client.list_object_versions().bucket(&self.settings.bucket).prefix(full);
+        let request = request.set_delimiter(delimiter.map(str::to_owned));
+        let request = request.set_expected_bucket_owner(self.settings.owner.clone());
+        Ok(request.set_key_marker(key).set_version_id_marker(version).send().await?)
+    }
+
+    /// Returns what a page tells of, by name.
+    fn told(&self, page: &ListObjectVersionsOutput) -> Vec<Version> {
+        let mut found: Vec<Version> = Vec::new();
+        for version in page.versions() {
+            let bytes = version.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+            let modified = version.last_modified().and_then(micros);
+            let latest = version.is_latest() == Some(true);
+            found.extend(self.listed(version.key(), version.version_id(), bytes, latest, false, modified));
+        }
+        for entry in page.delete_markers() {
+            let modified = entry.last_modified().and_then(micros);
+            let latest = entry.is_latest() == Some(true);
+            found.extend(self.listed(entry.key(), entry.version_id(), 0, latest, true, modified));
+        }
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        found
     }
 
     fn listed(
