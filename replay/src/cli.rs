@@ -234,7 +234,9 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
                 until_us: until,
                 only: None,
             };
-            let outcome = Vault::open(&source).and_then(|vault| verify::run(&vault, &options, &mut out));
+            let (from, to) = (since.unwrap_or(0), until.unwrap_or(u64::MAX));
+            let wanted = move |session: SessionId| (from..to).contains(&session.unix_ms().saturating_mul(1000));
+            let outcome = Vault::open_whole(&source, wanted).and_then(|vault| verify::run(&vault, &options, &mut out));
             match (&outcome, &options.textfile) {
                 // Otherwise the figures would go on to show the last run that came to a verdict.
                 (Err(error), Some(file)) if !error.is_broken_pipe() => textfile::write_failed(file, error.exit_code())?,

@@ -137,6 +137,22 @@ impl Index {
         self.strays.dedup();
     }
 
+    /// Returns every version of every segment, the oldest sessions first.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (SessionId, u32, Version)> {
+        self.sessions.iter().flat_map(|(session, segments)| {
+            let versions = segments.iter().flat_map(|(no, history)| versions(history).map(|version| (*no, version)));
+            versions.map(|(no, version)| (*session, no, version))
+        })
+    }
+
+    /// Returns every version of every checkpoint.
+    pub(super) fn notes(&self) -> impl Iterator<Item = (String, Version)> {
+        self.logs.iter().flat_map(|(node, log)| {
+            let notes = log.iter().filter(|(path, _)| path.starts_with("cp/"));
+            notes.flat_map(|(path, history)| versions(history).map(|version| (log_key(node, path), version)))
+        })
+    }
+
     pub(super) fn nodes(&self) -> (Vec<String>, Vec<Stray>) {
         (self.logs.keys().cloned().collect(), Vec::new())
     }
@@ -174,7 +190,7 @@ impl Index {
 
     pub(super) fn segment(&self, session: SessionId, no: u32) -> Vec<Version> {
         let history = self.sessions.get(&session).and_then(|segments| segments.get(&no));
-        history.map(|history| versions(history)).unwrap_or_default()
+        history.into_iter().flat_map(|history| versions(history)).collect()
     }
 
     /// Lists all that is there of a session, delete markers too: name, version, and whether it is a marker.
@@ -187,7 +203,7 @@ impl Index {
     }
 
     pub(super) fn versions(&self, key: &str) -> Vec<Version> {
-        versions(self.history(key))
+        versions(self.history(key)).collect()
     }
 
     /// Returns when the newest checkpoint came of the node that has sent none for the longest time.
@@ -234,10 +250,9 @@ fn remains(history: &[Held]) -> bool {
     history.iter().any(|held| !held.marker)
 }
 
-fn versions(history: &[Held]) -> Vec<Version> {
+fn versions(history: &[Held]) -> impl Iterator<Item = Version> {
     let held = history.iter().filter(|held| !held.marker);
     held.map(|held| Version { id: Some(held.id.clone()), bytes: Some(held.bytes), modified_us: held.modified_us })
-        .collect()
 }
 
 fn hidden(history: &[Held], key: impl Fn() -> String, session: Option<SessionId>) -> Option<Hidden> {

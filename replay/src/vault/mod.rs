@@ -3,8 +3,10 @@
 //! Listing reads no content and believes none of it. Whatever is not named the way a vault names things is listed too, so
 //! that a report can show it.
 
+mod ahead;
 mod dir;
 mod index;
+mod listing;
 mod s3;
 
 use std::collections::BTreeMap;
@@ -107,8 +109,23 @@ impl Vault {
     /// `source` is not a directory, or the bucket cannot be listed.
     pub fn open(source: &str) -> Result<Self, ReplayError> {
         match source.strip_prefix(SCHEME) {
-            Some(address) => S3Vault::open(address).map(Box::new).map(Self::S3),
+            Some(address) => S3Vault::open(address, None).map(Box::new).map(Self::S3),
             None => DirVault::open(source).map(Self::Dir),
+        }
+    }
+
+    /// Opens a vault of which all logs will be read, and the sessions that `wanted` names by their ids: of a bucket the first of
+    /// them are under way before all is listed.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub(crate) fn open_whole(
+        source: &str,
+        wanted: impl Fn(SessionId) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, ReplayError> {
+        match source.strip_prefix(SCHEME) {
+            Some(address) => S3Vault::open(address, Some(Box::new(wanted))).map(Box::new).map(Self::S3),
+            None => Self::open(source),
         }
     }
 
@@ -194,11 +211,18 @@ impl Vault {
     /// # Errors
     /// The vault cannot be read. A version that is no such file is in what was found.
     pub(crate) fn read_all(&self, keys: &[String], max: u64) -> Result<Vec<Vec<Found>>, ReplayError> {
-        let read = |key: &String| match self {
-            Self::Dir(dir) => dir.found(key, max),
-            Self::S3(bucket) => bucket.found(key, max),
-        };
-        self.each(keys, read).into_iter().collect()
+        match self {
+            Self::Dir(dir) => keys.iter().map(|key| dir.found(key, max)).collect(),
+            Self::S3(bucket) => bucket.read_all(keys, max),
+        }
+    }
+
+    /// Hints that [`Vault::read_all`] will be asked for a name soon, with that `max`; says whether more such hints are of use now.
+    pub(crate) fn expect(&self, key: &str, max: u64) -> bool {
+        match self {
+            Self::Dir(_) => false,
+            Self::S3(bucket) => bucket.expect(key, max),
+        }
     }
 
     /// How many requests are worth having in flight.

@@ -4,19 +4,21 @@
 //! How it is reached is what every tool of Amazon's reads: `AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` and the
 //! others.
 
+use std::collections::VecDeque;
 use std::env;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use casemate_recorder::transcript::block::SessionId;
-use casemate_recorder::vault::s3::{Bucket, Purpose, S3Error, Settings, Standing, Version as Listed};
+use casemate_recorder::vault::s3::{Bucket, Purpose, S3Error, Settings, Standing};
 use casemate_recorder::vault::segment_key;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle};
 
+use super::ahead::{Ahead, Read, Reader};
 use super::index::{Hidden, Index, Totals};
+use super::listing::{Seen, list};
 use super::{Found, SCHEME, Version};
 use crate::ReplayError;
 use casemate_screen::safe::visible;
@@ -27,13 +29,34 @@ pub(super) const IN_FLIGHT: usize = 16;
 /// No segment is longer, in bytes: it rolls at 8 MiB, and holds one more block and its index at most.
 const SEGMENT_MAX: u64 = 16 * 1024 * 1024;
 
-/// How often a read is begun that breaks off on the way; the client itself repeats those that are not answered.
-const READS: usize = 4;
+/// Segments that are held in memory before anybody asks for them, in bytes: what a fast line brings while the log is listed and its
+/// first leaves are read.
+const SEGMENTS_AHEAD: u64 = 128 * 1024 * 1024;
+
+/// How many of them are read at a time: few enough that listing does not wait behind them.
+const SEGMENTS_AT_ONCE: usize = 6;
+
+/// Files of logs that are held in the same way, in bytes.
+const FILES_AHEAD: u64 = 16 * 1024 * 1024;
+
+/// No file of a log that is read before its name was looked at is longer, in bytes.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// Checkpoints among them that are read before it is known whose log comes first.
+const NOTES_AHEAD: usize = 1024;
+
+/// Which sessions will be read, as far as their ids tell.
+pub(super) type Wanted = Box<dyn Fn(SessionId) -> bool + Send + Sync>;
 
 /// A bucket.
 pub struct S3Vault {
     bucket: Bucket,
     runtime: Runtime,
+    reader: Reader,
+    files: Ahead,
+    segments: Ahead,
+    /// What is read while the bucket is still listed; nothing where no more than a session or two will be asked for.
+    wanted: Option<Wanted>,
     index: RwLock<Arc<Index>>,
 }
 
@@ -58,7 +81,7 @@ fn variable(name: &str) -> Option<String> {
 
 impl S3Vault {
     /// Opens `bucket` or `bucket/prefix`.
-    pub(super) fn open(address: &str) -> Result<Self, ReplayError> {
+    pub(super) fn open(address: &str, wanted: Option<Wanted>) -> Result<Self, ReplayError> {
         let (name, prefix) = address.split_once('/').unwrap_or((address, ""));
         let prefix = prefix.trim_matches('/');
         let odd = |c: char| !(c.is_ascii_alphanumeric() || ".-_".contains(c));
@@ -79,16 +102,48 @@ impl S3Vault {
         let bucket = runtime
             .block_on(Bucket::open(settings, Purpose::Reading))
             .map_err(|error| ReplayError::Storage(error.to_string()))?;
-        let vault = Self { bucket, runtime, index: RwLock::default() };
+        let reader = Reader::new(bucket.clone());
+        let ahead = |at_once, bytes| Ahead::new(reader.clone(), runtime.handle().clone(), at_once, bytes);
+        let (files, segments) = (ahead(IN_FLIGHT, FILES_AHEAD), ahead(SEGMENTS_AT_ONCE, SEGMENTS_AHEAD));
+        let vault = Self { bucket, runtime, reader, files, segments, wanted, index: RwLock::default() };
         vault.refresh()?;
         Ok(vault)
     }
 
     /// Lists all names and versions.
     pub(super) fn refresh(&self) -> Result<(), ReplayError> {
-        let index = self.runtime.block_on(list(&self.bucket)).map_err(|error| self.explain(&error, "list"))?;
+        self.files.clear();
+        self.segments.clear();
+        let listed = self.runtime.block_on(list(&self.bucket, &|seen| self.begin(seen)));
+        let index = listed.map_err(|error| self.explain(&error, "list"))?;
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
         Ok(())
+    }
+
+    /// Begins to read what was listed, where it will be asked for.
+    fn begin(&self, seen: Seen<'_>) {
+        let Some(wanted) = &self.wanted else { return };
+        match seen {
+            Seen::Segments(index) => {
+                let mut all = index.segments().filter(|(session, ..)| wanted(*session));
+                let _ = all.all(|(session, no, version)| {
+                    self.segments.expect(&segment_key(session, no), &version, SEGMENT_MAX)
+                });
+            }
+            Seen::Notes(index, tiles) => {
+                let tiles = tiles.iter().filter(|tile| !tile.marker).map(|tile| {
+                    let (id, modified_us) = (Some(tile.id.as_str().into()), tile.modified_us);
+                    (tile.key.clone(), Version { id, bytes: Some(tile.bytes), modified_us })
+                });
+                let mut all = index.notes().take(NOTES_AHEAD).chain(tiles);
+                let _ = all.all(|(key, version)| self.files.expect(&key, &version, FILE_MAX));
+            }
+        }
+    }
+
+    /// Begins to read a small file that will be asked for soon; says whether there was room for it.
+    pub(super) fn expect(&self, key: &str, max: u64) -> bool {
+        self.index().versions(key).iter().all(|version| self.files.expect(key, version, max))
     }
 
     pub(super) fn index(&self) -> Arc<Index> {
@@ -152,7 +207,17 @@ impl S3Vault {
         version: &Version,
         into: &mut Vec<u8>,
     ) -> Result<Option<Standing>, ReplayError> {
-        self.read(&segment_key(session, segment_no), version, SEGMENT_MAX, into)
+        let key = segment_key(session, segment_no);
+        fits(&key, version, SEGMENT_MAX)?;
+        let read = match self.segments.take(&key, version) {
+            Some(begun) => {
+                let (read, bytes) = self.runtime.block_on(begun).map_err(|error| broken(&error))?;
+                *into = bytes;
+                read
+            }
+            None => self.runtime.block_on(self.reader.read(&key, version.id.as_deref(), SEGMENT_MAX, into)),
+        };
+        read.map_err(|error| self.explain(&error, &key))
     }
 
     /// Reads a part of a segment, as HTTP names it: `bytes=0-99`, or `bytes=-100` for the last.
@@ -171,54 +236,48 @@ impl S3Vault {
         Ok(bytes)
     }
 
-    /// Reads all versions of a small file.
-    pub(super) fn found(&self, key: &str, max: u64) -> Result<Vec<Found>, ReplayError> {
-        let mut found = Vec::new();
-        for version in self.index().versions(key) {
-            let mut bytes = Vec::new();
-            match self.read(key, &version, max, &mut bytes) {
-                Ok(None) => {}
-                Ok(standing) => found.push(Found { version, standing, content: Ok(bytes) }),
-                Err(error @ ReplayError::Evidence { .. }) => {
-                    found.push(Found { version, standing: None, content: Err(error) });
+    /// Reads all versions of small files, those of one name together and the oldest first; many at a time.
+    pub(super) fn read_all(&self, keys: &[String], max: u64) -> Result<Vec<Vec<Found>>, ReplayError> {
+        let index = self.index();
+        let versions = |(at, key)| index.versions(key).into_iter().map(move |version| (at, key, version));
+        let mut versions = keys.iter().map(String::as_str).enumerate().flat_map(versions);
+        let mut all: Vec<Vec<Found>> = keys.iter().map(|_| Vec::new()).collect();
+        let mut running = VecDeque::new();
+        self.runtime.block_on(async {
+            loop {
+                while running.len() < IN_FLIGHT
+                    && let Some((at, key, version)) = versions.next()
+                {
+                    let read = fits(key, &version, max).map(|()| self.begun(key, &version, max));
+                    running.push_back((at, key, version, read));
                 }
-                Err(error) => return Err(error),
+                let Some((at, key, version, read)) = running.pop_front() else { return Ok(all) };
+                let (standing, content) = match read {
+                    Err(error) => (None, Err(error)),
+                    Ok(read) => {
+                        let (standing, bytes) = read.await.map_err(|error| broken(&error))?;
+                        match standing.map_err(|error| self.explain(&error, key))? {
+                            None => continue,
+                            standing => (standing, Ok(bytes)),
+                        }
+                    }
+                };
+                if let Some(of_name) = all.get_mut(at) {
+                    of_name.push(Found { version, standing, content });
+                }
             }
-        }
-        Ok(found)
+        })
     }
 
-    fn read(
-        &self,
-        key: &str,
-        version: &Version,
-        max: u64,
-        into: &mut Vec<u8>,
-    ) -> Result<Option<Standing>, ReplayError> {
-        if version.bytes.is_some_and(|bytes| bytes > max) {
-            return Err(ReplayError::evidence(format!("{key}, {version}"), "is longer than any such file"));
-        }
-        let id = version.id.as_deref();
-        self.runtime.block_on(async {
-            let mut left = READS;
-            let mut standing = loop {
-                left -= 1;
-                match self.bucket.read(key, id, None, max, into).await {
-                    Ok(standing) => break standing,
-                    Err(S3Error::Absent(_)) => return Ok(None),
-                    Err(error) if error.is_transient() && left > 0 => {}
-                    Err(error) => return Err(self.explain(&error, key)),
-                }
-            };
-            if standing.lock.is_none() {
-                // Not every server says so with the content.
-                match self.bucket.look(key, id).await {
-                    Ok(looked) => (standing.lock, standing.hold) = (looked.lock, looked.hold || standing.hold),
-                    Err(S3Error::Absent(_)) => return Ok(None),
-                    Err(error) => return Err(self.explain(&error, key)),
-                }
-            }
-            Ok(Some(standing))
+    /// Begins to read a version of a small file, where that was not begun before.
+    fn begun(&self, key: &str, version: &Version, max: u64) -> JoinHandle<Read> {
+        self.files.take(key, version).unwrap_or_else(|| {
+            let (reader, key, id) = (self.reader.clone(), key.to_owned(), version.id.clone());
+            self.runtime.spawn(async move {
+                let mut bytes = Vec::new();
+                let standing = reader.read(&key, id.as_deref(), max, &mut bytes).await;
+                (standing, bytes)
+            })
         })
     }
 
@@ -255,83 +314,20 @@ impl S3Vault {
     }
 }
 
+/// Holds the length that was listed against the longest that such a file may have.
+fn fits(key: &str, version: &Version, max: u64) -> Result<(), ReplayError> {
+    if version.bytes.is_some_and(|bytes| bytes > max) {
+        return Err(ReplayError::evidence(format!("{key}, {version}"), "is longer than any such file"));
+    }
+    Ok(())
+}
+
+/// A read that came to no end, for a reason that is none of the server's.
+fn broken(error: &JoinError) -> ReplayError {
+    ReplayError::Storage(format!("a read broke off: {error}"))
+}
+
 /// The SDK has no kind of its own for it.
 fn is_about_credentials(said: &str) -> bool {
     said.to_ascii_lowercase().contains("credential")
-}
-
-/// Lists everything that a verdict looks at: segments first, then checkpoints, then tiles, so that in a live vault
-/// whatever is listed is spoken of by what is listed after it.
-async fn list(bucket: &Bucket) -> Result<Index, S3Error> {
-    let mut index = Index::default();
-    let mut take = |listed| index.take(listed);
-    // Names outside belong to somebody else; where a prefix was given, they are not even looked at.
-    let mut tops = Vec::new();
-    if bucket.settings().prefix.is_empty() {
-        bucket.level("", &mut take).await?;
-    }
-    for top in bucket.level("v1/", &mut take).await? {
-        tops.push(format!("v1/{top}"));
-    }
-    let mut days = vec!["v1/t/".to_owned()];
-    for _ in 0..3 {
-        days = levels(bucket, days, &mut index).await?;
-    }
-    flat(bucket, days, &mut index).await?;
-    let nodes = levels(bucket, vec!["v1/log/".to_owned()], &mut index).await?;
-    let inside = levels(bucket, nodes, &mut index).await?;
-    let (notes, others): (Vec<_>, Vec<_>) = inside.into_iter().partition(|dir| dir.ends_with("/cp/"));
-    let notes = levels(bucket, notes, &mut index).await?;
-    flat(bucket, notes, &mut index).await?;
-    flat(bucket, others, &mut index).await?;
-    // The catalogue is a convenience and never evidence; whatever else is there does not belong.
-    tops.retain(|top| !["v1/t/", "v1/log/", "v1/cat/"].contains(&top.as_str()));
-    flat(bucket, tops, &mut index).await?;
-    index.finish();
-    Ok(index)
-}
-
-/// Lists one level of each directory, and returns the directories below.
-async fn levels(bucket: &Bucket, dirs: Vec<String>, index: &mut Index) -> Result<Vec<String>, S3Error> {
-    at_once(bucket, dirs, index, |bucket, dir| async move {
-        let mut found = Vec::new();
-        let below = bucket.level(&dir, &mut |listed| found.push(listed)).await?;
-        Ok((found, below.iter().map(|name| format!("{dir}{name}")).collect()))
-    })
-    .await
-}
-
-/// Lists all that lies in directories, however deep.
-async fn flat(bucket: &Bucket, dirs: Vec<String>, index: &mut Index) -> Result<(), S3Error> {
-    at_once(bucket, dirs, index, |bucket, dir| async move {
-        let mut found = Vec::new();
-        bucket.versions(&dir, &mut |listed| found.push(listed)).await?;
-        Ok((found, Vec::new()))
-    })
-    .await
-    .map(drop)
-}
-
-/// Does it for some directories at a time; what was found is taken as it comes.
-async fn at_once<F>(
-    bucket: &Bucket,
-    dirs: Vec<String>,
-    index: &mut Index,
-    each: impl Fn(Bucket, String) -> F,
-) -> Result<Vec<String>, S3Error>
-where
-    F: Future<Output = Result<(Vec<Listed>, Vec<String>), S3Error>> + Send + 'static,
-{
-    let (mut running, mut waiting, mut below) = (JoinSet::new(), dirs.into_iter(), Vec::new());
-    loop {
-        while running.len() < IN_FLIGHT
-            && let Some(dir) = waiting.next()
-        {
-            running.spawn(each(bucket.clone(), dir));
-        }
-        let Some(done) = running.join_next().await else { return Ok(below) };
-        let (found, deeper) = done.map_err(|error| S3Error::Other(io::Error::other(error).to_string()))??;
-        found.into_iter().for_each(|listed| index.take(listed));
-        below.extend(deeper);
-    }
 }

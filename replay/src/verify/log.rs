@@ -153,6 +153,8 @@ pub(super) fn check_node<'a>(
         let finding = format!("{}: {}", stray.path, stray.what);
         if stray.poses { facts.alter(finding) } else { facts.remark(finding) }
     }
+    // Before the checkpoints are read, for a bucket is told here what to read beside them.
+    let tiles = TileFiles::new(vault, ledger, name, &files);
     let mut targets: BTreeMap<u64, Vec<Target<'a>>> = BTreeMap::new();
     Notes { vault, name, trust, ledger, now_us }.read(&files, &mut facts, &mut targets)?;
     for anchor in anchors.iter().filter(|anchor| anchor.note.checkpoint.origin == name) {
@@ -167,7 +169,7 @@ pub(super) fn check_node<'a>(
         facts.remark("the log has no checkpoint that counts: nothing in it can be judged".to_owned());
     }
     let mut walk = Walk {
-        files: TileFiles::new(vault, ledger, name, &files),
+        files: tiles,
         facts,
         book: Book::new(name, listing, board),
         edge: Frontier::new(),

@@ -1,6 +1,7 @@
 //! Tiles and entry bundles of one node log: found by place and width, read in every version, told apart by what fits.
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter;
 
 use casemate_recorder::log::merkle::{Frontier, Hash, leaf_hash};
 use casemate_recorder::log::tile::{Content, ENTRY_LEN_MAX, TILE_WIDTH, TileName, read_entries};
@@ -15,17 +16,50 @@ use casemate_screen::safe::visible;
 /// A bundle is at most this long, in bytes.
 const BUNDLE_LEN_MAX: u64 = TILE_WIDTH as u64 * (ENTRY_LEN_MAX as u64 + 2);
 
+/// How many bundles the vault is told of at a time: names that nothing speaks of must not keep anybody busy.
+const EXPECTED: u64 = 64;
+
+/// Levels of tiles over the longest log that there can be: each has 256 times as many leaves below it.
+const TILE_LEVELS: u8 = 7;
+
 /// Finds tiles and bundles among the files that were listed.
 pub(super) struct TileFiles<'a> {
     vault: &'a Vault,
     ledger: &'a Ledger,
     node: String,
     widths: HashMap<(Content, u64), Vec<u16>>,
+    /// One more than the index of the last bundle here.
+    end: u64,
+    /// The first bundle that the vault was not told of yet.
+    expected: u64,
 }
 
 impl<'a> TileFiles<'a> {
     pub(super) fn new(vault: &'a Vault, ledger: &'a Ledger, node: &str, listing: &LogListing) -> Self {
-        Self { vault, ledger, node: node.to_owned(), widths: Self::group(listing) }
+        let bundles = listing.tiles.iter().filter(|tile| tile.content == Content::Entries);
+        let end = bundles.map(|bundle| bundle.index.saturating_add(1)).max().unwrap_or(0);
+        let widths = Self::group(listing);
+        let mut files = Self { vault, ledger, node: node.to_owned(), widths, end, expected: 0 };
+        files.expect(0);
+        files
+    }
+
+    /// Tells the vault what will be read next, from that bundle on: all widths of it and of the tiles that end with it.
+    fn expect(&mut self, index: u64) {
+        self.expected = self.expected.max(index);
+        while self.expected < self.end.min(index.saturating_add(EXPECTED)) {
+            let (index, next) = (self.expected, self.expected + 1);
+            let ends = |level: &u8| next.trailing_zeros() >= 8 * u32::from(*level) || next == self.end;
+            let tiles =
+                (0..TILE_LEVELS).take_while(ends).map(|level| (Content::Hashes { level }, index >> (8 * level)));
+            let mut names = iter::once((Content::Entries, index)).chain(tiles).flat_map(|(content, index)| {
+                self.widths(content, index).iter().map(move |width| TileName { content, index, width: *width })
+            });
+            if !names.all(|name| self.vault.expect(&self.key(name), BUNDLE_LEN_MAX)) {
+                return;
+            }
+            self.expected = next;
+        }
     }
 
     fn group(listing: &LogListing) -> HashMap<(Content, u64), Vec<u16>> {
@@ -52,6 +86,7 @@ impl<'a> TileFiles<'a> {
 
     /// Reads the narrowest bundle that is at least as wide as asked for, or else the widest there is, in all its versions.
     pub(super) fn bundle(&mut self, wanted: TileName) -> Result<Option<(TileName, Vec<Found>)>, ReplayError> {
+        self.expect(wanted.index);
         for attempt in 0..2 {
             if attempt > 0 {
                 // In a live vault a partial bundle gives way to a wider one at any moment: look again.

@@ -11,6 +11,7 @@ mod node;
 mod officer;
 mod policies;
 mod retention;
+mod reading;
 mod rig;
 mod servers;
 mod shipping;

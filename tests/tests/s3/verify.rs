@@ -25,9 +25,9 @@ use serde_json::Value;
 
 use crate::officer;
 
-const BUCKET: &str = "casemate";
-const NODE: &str = "bastion-1";
-const PREFIX: &str = "prod/eu";
+pub(crate) const BUCKET: &str = "casemate";
+pub(crate) const NODE: &str = "bastion-1";
+pub(crate) const PREFIX: &str = "prod/eu";
 const DAYS: u64 = 86_400;
 
 /// The machine's clocks, some time ago.
@@ -42,13 +42,13 @@ impl Clock for Past {
 }
 
 /// A vault as it lies on a node, with what an auditor has.
-struct Recorded {
-    dir: tempfile::TempDir,
-    sessions: Vec<String>,
+pub(crate) struct Recorded {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) sessions: Vec<String>,
 }
 
 /// Records two sessions, that long ago.
-async fn recorded(ago: Duration, change: impl FnOnce(&mut Trust)) -> Recorded {
+pub(crate) async fn recorded(ago: Duration, change: impl FnOnce(&mut Trust)) -> Recorded {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(RecorderConfig {
         clock: Arc::new(Past(ago)),
@@ -78,7 +78,7 @@ async fn recorded(ago: Duration, change: impl FnOnce(&mut Trust)) -> Recorded {
     Recorded { dir, sessions }
 }
 
-fn in_days(days: u64) -> DateTime {
+pub(crate) fn in_days(days: u64) -> DateTime {
     let since = (SystemTime::now() + Duration::from_secs(days * DAYS)).duration_since(SystemTime::UNIX_EPOCH).unwrap();
     DateTime::from_secs(since.as_secs().cast_signed())
 }
@@ -92,7 +92,7 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    async fn put(&self, key: &str, content: Vec<u8>, lock: Option<(ObjectLockMode, u64)>) -> String {
+    pub(crate) async fn put(&self, key: &str, content: Vec<u8>, lock: Option<(ObjectLockMode, u64)>) -> String {
         let mut put = self.client.put_object().bucket(BUCKET).key(key).body(content.into());
         if let Some((mode, days)) = lock {
             put = put.object_lock_mode(mode).object_lock_retain_until_date(in_days(days));
@@ -118,11 +118,11 @@ impl Shelf {
         found
     }
 
-    async fn name(&self, holds: &str) -> String {
+    pub(crate) async fn name(&self, holds: &str) -> String {
         self.names().await.into_keys().find(|key| key.contains(holds)).unwrap()
     }
 
-    async fn hide(&self, key: &str) {
+    pub(crate) async fn hide(&self, key: &str) {
         self.client.delete_object().bucket(BUCKET).key(key).send().await.unwrap();
     }
 
@@ -144,7 +144,7 @@ impl Shelf {
         (done.code(), String::from_utf8_lossy(&done.stdout).into_owned(), done.err())
     }
 
-    fn verify(&self, recorded: &Recorded, more: &[&str]) -> Verdict {
+    pub(crate) fn verify(&self, recorded: &Recorded, more: &[&str]) -> Verdict {
         self.verify_at(&format!("s3://{BUCKET}/{PREFIX}"), &recorded.dir.path().join("trust.toml"), more)
     }
 
@@ -177,13 +177,13 @@ impl Verdict {
     }
 
     #[track_caller]
-    fn is(&self, code: i32, list: &str, says: &str) {
+    pub(crate) fn is(&self, code: i32, list: &str, says: &str) {
         assert_eq!(self.code, code, "{}", self.last);
         assert!(self.list(list).contains(says), "{says}: {}", self.last);
     }
 }
 
-async fn ministack_with(recorded: &Recorded) -> (tempfile::TempDir, ministack::Guard, Shelf) {
+pub(crate) async fn ministack_with(recorded: &Recorded) -> (tempfile::TempDir, ministack::Guard, Shelf) {
     let dir = tempfile::tempdir().unwrap();
     let server = ministack::Guard(ministack::Ministack::start(dir.path()).unwrap());
     let shelf = Shelf { client: server.client(OWNER), endpoint: server.endpoint(), login: Login::of(OWNER) };
@@ -192,7 +192,7 @@ async fn ministack_with(recorded: &Recorded) -> (tempfile::TempDir, ministack::G
     (dir, server, shelf)
 }
 
-fn nothing_more(_: &mut Trust) {}
+pub(crate) fn nothing_more(_: &mut Trust) {}
 
 #[tokio::test]
 async fn a_locked_bucket_is_clean_without_anything_kept_elsewhere() {
