@@ -16,6 +16,7 @@ mod orders;
 mod report;
 mod sample;
 mod session;
+mod state;
 pub(crate) mod textfile;
 mod tiles;
 
@@ -24,7 +25,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use anchors::{Anchor, NodeTrust, Signed, State, Trial};
+use anchors::{Anchor, NodeTrust, Signed};
 use casemate_certs::trust::{Trust, TrustFile};
 use casemate_recorder::log::leaf::Open;
 use casemate_recorder::transcript::block::SessionId;
@@ -37,6 +38,7 @@ use log::{NodeFacts, Question, check_node};
 pub(crate) use orders::{Orders, orders};
 pub(crate) use sample::{Sample, Sampled, sample};
 use session::{Depth, Facts, Outcome, Plan, check_segment, conclude};
+use state::{State, Trial};
 
 use crate::ReplayError;
 use crate::vault::{Listing, S3Vault, Totals, Vault};
