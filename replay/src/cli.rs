@@ -116,9 +116,13 @@ enum Verb {
         /// A slip that a user kept: the whole line.
         #[arg(long, value_name = "LINE")]
         slip: Vec<String>,
-        /// Remembers the newest accepted checkpoint of each node from run to run.
+        /// Remembers the newest accepted checkpoint of each node from run to run, and which sessions of a bucket were in order.
         #[arg(long, value_name = "FILE")]
         state: Option<PathBuf>,
+        /// Do not read sessions again that were in order by --state, where the bucket still has the same versions of them; logs,
+        /// versions, delete markers and locks are looked at all the same.
+        #[arg(long, requires = "state", conflicts_with = "sha256")]
+        incremental: bool,
         /// Writes what came of it where Prometheus' node exporter reads it: a name that ends in .prom in the directory of its
         /// textfile collector.
         #[arg(long, value_name = "FILE")]
@@ -217,13 +221,14 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
             }
             .map(|()| 0)
         }
-        Verb::Verify { source, checkpoint, slip, state, textfile, sha256, at, since, until } => {
+        Verb::Verify { source, checkpoint, slip, state, incremental, textfile, sha256, at, since, until } => {
             let now_us = at.unwrap_or_else(now_us);
             let (checkpoints, slips) = (checkpoint, slip);
             let options = Options {
                 checkpoints,
                 slips,
                 state,
+                incremental,
                 trust,
                 textfile,
                 identities,
@@ -234,9 +239,7 @@ fn run(arguments: Arguments) -> Result<u8, ReplayError> {
                 until_us: until,
                 only: None,
             };
-            let (from, to) = (since.unwrap_or(0), until.unwrap_or(u64::MAX));
-            let wanted = move |session: SessionId| (from..to).contains(&session.unix_ms().saturating_mul(1000));
-            let outcome = Vault::open_whole(&source, wanted).and_then(|vault| verify::run(&vault, &options, &mut out));
+            let outcome = verify::run_at(&source, &options, &mut out);
             match (&outcome, &options.textfile) {
                 // Otherwise the figures would go on to show the last run that came to a verdict.
                 (Err(error), Some(file)) if !error.is_broken_pipe() => textfile::write_failed(file, error.exit_code())?,

@@ -202,6 +202,17 @@ impl Index {
         all.collect()
     }
 
+    /// Returns the numbers under which anything ever lay with a session's segments.
+    pub(super) fn numbers(&self, session: SessionId) -> Vec<u32> {
+        self.sessions.get(&session).into_iter().flat_map(BTreeMap::keys).copied().collect()
+    }
+
+    /// Returns the version of a segment of which there is one, and nothing else under its name.
+    pub(super) fn only(&self, session: SessionId, no: u32) -> Option<Version> {
+        let history = self.sessions.get(&session).and_then(|segments| segments.get(&no))?;
+        versions(history).next().filter(|_| history.len() == 1)
+    }
+
     pub(super) fn versions(&self, key: &str) -> Vec<Version> {
         versions(self.history(key)).collect()
     }

@@ -182,11 +182,7 @@ impl S3Vault {
 
     /// Asks whether a version is under a legal hold; nothing where it is gone by now.
     pub(crate) fn is_held(&self, key: &str, version: &str) -> Result<Option<bool>, ReplayError> {
-        match self.runtime.block_on(self.bucket.look(key, Some(version))) {
-            Ok(standing) => Ok(Some(standing.hold)),
-            Err(S3Error::Absent(_)) => Ok(None),
-            Err(error) => Err(self.explain(&error, key)),
-        }
+        Ok(self.standing(key, Some(version))?.map(|standing| standing.hold))
     }
 
     /// Sets or lifts the legal hold of a version.
@@ -197,6 +193,33 @@ impl S3Vault {
     /// Deletes a version or a delete marker. A lock makes the server refuse it.
     pub(crate) fn delete(&self, key: &str, version: &str) -> Result<(), ReplayError> {
         self.runtime.block_on(self.bucket.delete(key, version)).map_err(|error| self.explain(&error, key))
+    }
+
+    /// Returns the numbers under which anything ever lay with a session's segments.
+    pub(crate) fn numbers(&self, session: SessionId) -> Vec<u32> {
+        self.index().numbers(session)
+    }
+
+    /// Returns the version of a segment of which there is one, and nothing else under its name.
+    pub(crate) fn only(&self, session: SessionId, segment_no: u32) -> Option<Version> {
+        self.index().only(session, segment_no)
+    }
+
+    /// Asks what the server says of a version of a segment, and reads none of it; nothing where it is gone by now.
+    pub(crate) fn look(
+        &self,
+        session: SessionId,
+        segment_no: u32,
+        version: &Version,
+    ) -> Result<Option<Standing>, ReplayError> {
+        self.standing(&segment_key(session, segment_no), version.id.as_deref())
+    }
+
+    fn standing(&self, key: &str, version: Option<&str>) -> Result<Option<Standing>, ReplayError> {
+        match self.runtime.block_on(self.bucket.look(key, version)) {
+            Err(S3Error::Absent(_)) => Ok(None),
+            looked => looked.map(Some).map_err(|error| self.explain(&error, key)),
+        }
     }
 
     /// Reads a version of a segment into a buffer; nothing where it is gone by now.

@@ -6,6 +6,7 @@
 mod anchors;
 mod book;
 mod doubts;
+mod earlier;
 mod gaps;
 mod judge;
 mod ledger;
@@ -31,6 +32,7 @@ use casemate_recorder::log::leaf::Open;
 use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::transcript::wrap::Identity;
 use doubts::{doubts, retention};
+use earlier::{Known, Versions, rest, versions};
 use judge::{PENDING_US, SILENCE_US, Scales, judge};
 use ledger::{Few, Ledger, Table};
 pub(crate) use listed::{Logged, logged_sessions};
@@ -53,8 +55,10 @@ pub struct Options {
     pub checkpoints: Vec<PathBuf>,
     /// Slips, as the whole line.
     pub slips: Vec<String>,
-    /// Where the newest accepted checkpoints are remembered from run to run.
+    /// Where the newest accepted checkpoints are remembered from run to run, and which sessions of a bucket were in order.
     pub state: Option<PathBuf>,
+    /// Whether sessions that were in order by that file, and whose versions are still the same, are not read again.
+    pub incremental: bool,
     /// The trust file.
     pub trust: Option<PathBuf>,
     /// Where Prometheus' node exporter finds what came of it.
@@ -198,7 +202,9 @@ struct Findings {
     /// What a bucket says of what lies in it.
     storage: Option<Storage>,
     /// Sessions that were opened outside of the time that was asked about.
-    left_out: usize,
+    left_out: HashSet<SessionId>,
+    /// Whether sessions that were in order before were not read again.
+    incremental: bool,
     /// That time.
     period: (Option<u64>, Option<u64>),
     /// For each node with anchors that a server dated: the largest time between two, and how late the worst came, in microseconds.
@@ -218,8 +224,28 @@ struct Storage {
 /// # Errors
 /// What was asked makes no sense, or the vault cannot be read. Findings are not errors.
 pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, ReplayError> {
+    let state = options.state.as_deref().map(State::read).transpose()?;
+    run_with(vault, state, options, out)
+}
+
+/// Opens a vault, of which what will be read is begun at once, and does the same.
+pub(crate) fn run_at(source: &str, options: &Options, out: &mut dyn Write) -> Result<u8, ReplayError> {
+    let state = options.state.as_deref().map(State::read).transpose()?;
+    run_with(&open(source, options, state.as_ref())?, state, options, out)
+}
+
+fn run_with(
+    vault: &Vault,
+    mut state: Option<State>,
+    options: &Options,
+    out: &mut dyn Write,
+) -> Result<u8, ReplayError> {
+    if options.incremental && (vault.bucket().is_none() || options.sha256 || !options.identities.is_empty()) {
+        let what = "--incremental rests on the versions of a bucket (a directory has none), and reads nothing again: \
+                    neither for --sha256 nor for --identity";
+        return Err(ReplayError::Usage(what.to_owned()));
+    }
     let trust = options.trust.as_deref().map(anchors::read_trust).transpose()?;
-    let mut state = options.state.as_deref().map(State::read).transpose()?;
     let mut anchors = Vec::new();
     for path in &options.checkpoints {
         anchors.push(anchors::read_checkpoint(path)?);
@@ -235,12 +261,12 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
             return Err(ReplayError::Usage(what));
         }
     }
-    let mut findings = examine(vault, trust.as_ref(), &anchors, options)?;
+    let mut findings = examine(vault, trust.as_ref(), &anchors, state.as_ref(), options)?;
     if findings.may_lag {
         // A slip is older than the moment in which a live node puts its checkpoint into the vault: look once more.
         std::thread::sleep(vault.lag());
         vault.refresh()?;
-        findings = examine(vault, trust.as_ref(), &anchors, options)?;
+        findings = examine(vault, trust.as_ref(), &anchors, state.as_ref(), options)?;
     }
     let before = state.as_ref().and_then(|state| state.opened);
     findings.last_trial = findings.opened.as_ref().map(|opened| opened.trial).or(before);
@@ -253,6 +279,7 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
         let newest = findings.nodes.iter().filter(|node| node.listed).filter_map(|node| node.newest.as_ref());
         newest.for_each(|note| state.advance(note));
         state.opened = findings.last_trial;
+        state.remember(&findings.sessions, &findings.left_out, options.now_us);
         state.write()?;
     }
     if let Some(file) = &options.textfile {
@@ -262,10 +289,24 @@ pub fn run(vault: &Vault, options: &Options, out: &mut dyn Write) -> Result<u8, 
     Ok(findings.exit)
 }
 
+/// Opens the vault, and says what of it will be read.
+fn open(source: &str, options: &Options, state: Option<&State>) -> Result<Vault, ReplayError> {
+    let (from, to) = (options.since_us.unwrap_or(0), options.until_us.unwrap_or(u64::MAX));
+    let known: HashSet<SessionId> = match state {
+        Some(state) if options.incremental => state.sessions().collect(),
+        _ => HashSet::new(),
+    };
+    let wanted = move |session: SessionId| {
+        (from..to).contains(&session.unix_ms().saturating_mul(1000)) && !known.contains(&session)
+    };
+    Vault::open_whole(source, wanted)
+}
+
 fn examine(
     vault: &Vault,
     trust: Option<&TrustFile>,
     anchors: &[Anchor],
+    state: Option<&State>,
     options: &Options,
 ) -> Result<Findings, ReplayError> {
     let keys = trust.map(TrustFile::trust);
@@ -282,7 +323,7 @@ fn examine(
     let ledger = Ledger::new(keys);
     let board = trust.and_then(|file| file.believe(options.now_us).ok());
     let question = Question { vault, listing: &listing, anchors, board, ledger: &ledger, now_us: options.now_us };
-    let Checked { nodes, facts, left_out } = check_all(&question, keys, &names, options)?;
+    let Checked { nodes, facts, left_out } = check_all(&question, keys, &names, state, options)?;
     for anchor in anchors {
         let origin = &anchor.note.checkpoint.origin;
         if !names.contains(origin) {
@@ -365,7 +406,8 @@ fn examine(
         exit,
         may_lag,
         storage,
-        left_out: left_out.len(),
+        left_out,
+        incremental: options.incremental,
         period: (options.since_us, options.until_us),
         dated,
     })
@@ -388,7 +430,18 @@ fn set_aside(bucket: &S3Vault, listing: &mut Listing, now_us: u64) -> Vec<Sessio
 /// A session on its way through the workers.
 struct Job {
     plan: Plan,
+    /// Which versions its segments are, in a bucket.
+    versions: Option<Versions>,
+    /// What an earlier run knew of exactly these, where that is to do.
+    known: Option<Known>,
     outcomes: Mutex<Vec<Outcome>>,
+}
+
+impl Job {
+    fn finish(self) -> Facts {
+        let outcomes = self.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Facts { versions: self.versions, ..conclude(self.plan, outcomes, self.known.as_ref()) }
+    }
 }
 
 /// What came of reading everything.
@@ -404,8 +457,10 @@ fn check_all(
     question: &Question<'_>,
     trust: Option<&Trust>,
     names: &[String],
+    state: Option<&State>,
     options: &Options,
 ) -> Result<Checked, ReplayError> {
+    let earlier = state.filter(|_| options.incremental);
     let depth = Depth { sha256: options.sha256, identities: options.identities.clone() };
     let done: Mutex<Vec<Facts>> = Mutex::default();
     let keep = |facts| done.lock().unwrap_or_else(PoisonError::into_inner).push(facts);
@@ -426,11 +481,14 @@ fn check_all(
             }
             let count = plan.segment_count();
             if count == 0 {
-                keep(conclude(plan, Vec::new()));
+                keep(conclude(plan, Vec::new(), None));
                 return;
             }
+            let versions = question.vault.bucket().and_then(|bucket| versions(bucket, &plan));
+            let known =
+                earlier.zip(versions.as_ref()).and_then(|(state, versions)| state.known(&plan, versions)).cloned();
             let outcomes = Mutex::new(vec![Outcome::Absent; count as usize]);
-            let job = Arc::new(Job { plan, outcomes });
+            let job = Arc::new(Job { plan, versions, known, outcomes });
             // The workers live until the channel closes, which is below. The last segment takes the last handle along,
             // so that in the end one of the workers owns the job.
             for no in 1..count {
@@ -470,7 +528,7 @@ fn work(
         let Ok((job, no)) = next else { return };
         // Where the bucket no longer answers there will be no verdict: what is left in the queue is only taken out.
         if failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-            match check_segment(question.vault, &job.plan, no, &mut buffer, depth, question.ledger) {
+            match check(question, &job, no, &mut buffer, depth) {
                 Ok(outcome) => {
                     if let Some(slot) = job.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(no as usize)
                     {
@@ -482,7 +540,24 @@ fn work(
         }
         // Exactly one handle, the last to go, gives up the job; by then all outcomes are in it.
         if let Some(job) = Arc::into_inner(job) {
-            keep(conclude(job.plan, job.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)));
+            keep(job.finish());
         }
     }
+}
+
+/// Checks a segment: where an earlier run read it and it is still the same, without reading it again.
+fn check(
+    question: &Question<'_>,
+    job: &Job,
+    no: u32,
+    buffer: &mut Vec<u8>,
+    depth: &Depth,
+) -> Result<Outcome, ReplayError> {
+    let Question { vault, ledger, .. } = *question;
+    if let (Some(_), Some(bucket)) = (&job.known, vault.bucket())
+        && let Some(outcome) = rest(bucket, &job.plan, no, ledger)?
+    {
+        return Ok(outcome);
+    }
+    check_segment(vault, &job.plan, no, buffer, depth, ledger)
 }

@@ -36,7 +36,25 @@ pub(super) fn write(
     written.map_err(ReplayError::io("write the report to", Path::new("the output")))
 }
 
+/// Lists what this verdict does not say.
+fn not_proven(findings: &Findings) -> Vec<String> {
+    let mut lines = NOT_PROVEN.map(str::to_owned).to_vec();
+    if let Some(since_us) = findings.resting().min() {
+        let (resting, since) = (findings.resting().count(), rfc3339(since_us));
+        lines.push(format!(
+            "what {resting} sessions hold: they were read in earlier runs, on {since} and later. That their versions are the same, as \
+             long, and locked was checked now; what is in them since is the storage's word, until a run without --incremental"
+        ));
+    }
+    lines
+}
+
 impl Findings {
+    /// When each session was read that was not read now, in microseconds since 1970.
+    fn resting(&self) -> impl Iterator<Item = u64> {
+        self.sessions.iter().filter_map(|judged| judged.facts.rests_us)
+    }
+
     fn verdict(&self) -> &'static str {
         match self.exit {
             0 => "clean",
@@ -149,7 +167,10 @@ fn json_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
         .with("remarks", findings.all_remarks())
         .with("since", findings.period.0.map(rfc3339))
         .with("until", findings.period.1.map(rfc3339))
-        .with("left_out", findings.left_out)
+        .with("left_out", findings.left_out.len())
+        .with("incremental", findings.incremental)
+        .with("rest_on_earlier", findings.resting().count())
+        .with("rest_since", findings.resting().min().map(rfc3339))
         .with("storage", findings.storage.as_ref().map(storage_json))
         .with("sha256", findings.sha256)
         .with(
@@ -158,7 +179,7 @@ fn json_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
         )
         .with("opened_sessions", findings.opened.as_ref().map(|opened| opened.trial.sessions))
         .with("last_opened", findings.last_trial.map(|trial| rfc3339(trial.at_us)))
-        .with("not_proven", NOT_PROVEN);
+        .with("not_proven", not_proven(findings));
     lines.push(last.finish());
     lines
 }
@@ -207,7 +228,7 @@ fn storage_text(storage: &Storage) -> Vec<String> {
             totals.objects, totals.versions, totals.markers
         ),
         format!(
-            "of {} that were read: {} locked in mode COMPLIANCE, {} in GOVERNANCE, {} not; {} under legal hold",
+            "of {} that were looked at: {} locked in mode COMPLIANCE, {} in GOVERNANCE, {} not; {} under legal hold",
             table.read, table.compliance, table.governance, table.unlocked, table.holds
         ),
         format!("locks end between {} and {}", end(table.earliest_us), end(table.latest_us)),
@@ -255,6 +276,7 @@ fn session_line(judged: &Judged) -> String {
         .with("bytes", facts.stream_bytes)
         .with("stored_bytes", facts.bytes)
         .with("length_us", facts.length_us)
+        .with("rests_on", facts.rests_us.map(rfc3339))
         .with("retain_until", rfc3339(plan.open.retain_until_us))
         .finish()
 }
@@ -303,19 +325,24 @@ fn text_lines(findings: &Findings, trust: Option<&TrustFile>) -> Vec<String> {
     };
     let retention = match &findings.storage {
         None => "files in a directory are tamper-evident, not tamper-proof: no lock was checked",
-        Some(_) => "the lock of everything that was read, and all versions and delete markers",
+        Some(_) => "the lock of everything that is evidence, and all versions and delete markers",
     };
     let mut checked = vec![method.to_owned(), opened, retention.to_owned()];
+    if findings.incremental {
+        let resting = findings.resting().count();
+        let read = findings.sessions.len().saturating_sub(resting);
+        checked.push(format!("of {read} sessions all that is here was read now; {resting} rest on earlier runs"));
+    }
     if findings.period != (None, None) {
         let (since, until) = findings.period;
         let edge = |us: Option<u64>, open: &str| us.map_or_else(|| open.to_owned(), rfc3339);
         let (since, until) = (edge(since, "the beginning"), edge(until, "the end"));
-        let left_out = findings.left_out;
+        let left_out = findings.left_out.len();
         checked
             .push(format!("only sessions opened from {since} to {until}: {left_out} others were left out; logs whole"));
     }
     section(&mut lines, "checked:", checked);
-    section(&mut lines, "not proven:", NOT_PROVEN.map(str::to_owned).to_vec());
+    section(&mut lines, "not proven:", not_proven(findings));
     lines
 }
 

@@ -18,6 +18,7 @@ use casemate_recorder::vault::segment_key;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
+use super::earlier::{Known, Versions};
 use super::ledger::Ledger;
 use crate::ReplayError;
 use crate::reader::SegmentReader;
@@ -161,6 +162,8 @@ pub(super) struct Sound {
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     Sound(Box<Sound>),
+    /// As it was when an earlier run read it, and this long, in bytes.
+    Rests(u64),
     /// Not in the vault.
     Absent,
     /// In the vault, and not what the log says.
@@ -527,10 +530,27 @@ pub(super) struct Facts {
     pub(super) stream_bytes: Option<u64>,
     /// How long the session lasted by its own clock, in microseconds.
     pub(super) length_us: u64,
+    /// Which versions its segments are, of a session that has ended, in a bucket.
+    pub(super) versions: Option<Versions>,
+    /// When it was read, where that was in an earlier run, in microseconds since 1970.
+    pub(super) rests_us: Option<u64>,
 }
 
-/// Fits the segments of a session together.
-pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>) -> Facts {
+impl Facts {
+    /// Takes over what an earlier run counted, where nothing was read now that it could differ from.
+    fn rest_on(&mut self, known: &Known, outcomes: &[Outcome]) {
+        if outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Rests(_))) {
+            return;
+        }
+        let Known { read_us, events, stream_bytes, length_us, .. } = *known;
+        (self.events, self.stream_bytes, self.length_us) = (events, stream_bytes, length_us);
+        self.blocks = self.plan.end.as_ref().map_or(0, |end| end.close.last_block.saturating_add(1));
+        self.rests_us = Some(read_us);
+    }
+}
+
+/// Fits the segments of a session together; what an earlier run knew goes for those that were not read now.
+pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>, known: Option<&Known>) -> Facts {
     let mut facts = Facts {
         altered: plan.problem.clone(),
         absent: Vec::new(),
@@ -540,8 +560,13 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>) -> Facts {
         bytes: 0,
         stream_bytes: None,
         length_us: 0,
+        versions: None,
+        rests_us: None,
         plan,
     };
+    if let Some(known) = known {
+        facts.rest_on(known, &outcomes);
+    }
     let mut blame: Option<String> = None;
     // Where the next segment has to begin; unknown behind one that is absent.
     let mut expected: Option<(u64, Link, [u64; 3])> = Some((0, Link::ZERO, [0; 3]));
@@ -562,6 +587,10 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>) -> Facts {
                 facts.bytes = facts.bytes.saturating_add(sound.bytes);
                 facts.stream_bytes = sound.stream_bytes;
                 facts.length_us = facts.length_us.max(sound.last_mono_us);
+            }
+            Outcome::Rests(bytes) => {
+                facts.bytes = facts.bytes.saturating_add(bytes);
+                expected = None;
             }
             Outcome::Absent => {
                 let logged_us = facts.plan.segments.get(&no).map_or(0, |segment| segment.wall_us);

@@ -6,6 +6,7 @@
 
 mod faults;
 mod fleet;
+mod incremental;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;

@@ -101,16 +101,16 @@ impl Shelf {
     }
 
     /// Puts a vault there as a node does.
-    async fn ship(&self, recorded: &Recorded) {
+    pub(crate) async fn ship(&self, recorded: &Recorded, mode: ObjectLockMode) {
         let vault = recorded.dir.path().join("vault");
         for name in vectors::files(&vault).unwrap() {
             let content = std::fs::read(vault.join(&name)).unwrap();
-            self.put(&format!("{PREFIX}/{name}"), content, Some((ObjectLockMode::Compliance, 401))).await;
+            self.put(&format!("{PREFIX}/{name}"), content, Some((mode.clone(), 401))).await;
         }
     }
 
     /// Every name, with its versions.
-    async fn names(&self) -> BTreeMap<String, Vec<String>> {
+    pub(crate) async fn names(&self) -> BTreeMap<String, Vec<String>> {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for version in versions(&self.client, BUCKET, PREFIX).await.unwrap() {
             found.entry(version.key.unwrap()).or_default().push(version.version_id.unwrap());
@@ -184,11 +184,18 @@ impl Verdict {
 }
 
 pub(crate) async fn ministack_with(recorded: &Recorded) -> (tempfile::TempDir, ministack::Guard, Shelf) {
+    ministack_in(ObjectLockMode::Compliance, recorded).await
+}
+
+pub(crate) async fn ministack_in(
+    mode: ObjectLockMode,
+    recorded: &Recorded,
+) -> (tempfile::TempDir, ministack::Guard, Shelf) {
     let dir = tempfile::tempdir().unwrap();
     let server = ministack::Guard(ministack::Ministack::start(dir.path()).unwrap());
     let shelf = Shelf { client: server.client(OWNER), endpoint: server.endpoint(), login: Login::of(OWNER) };
     make_bucket(&shelf.client, BUCKET).await.unwrap();
-    shelf.ship(recorded).await;
+    shelf.ship(recorded, mode).await;
     (dir, server, shelf)
 }
 
@@ -202,7 +209,7 @@ async fn a_locked_bucket_is_clean_without_anything_kept_elsewhere() {
     let server = Guard(Ceph::start(dir.path(), &Options::default()).unwrap());
     let shelf = Shelf { client: server.client(OWNER), endpoint: server.endpoint(), login: Login::of(OWNER) };
     make_bucket(&shelf.client, BUCKET).await.unwrap();
-    shelf.ship(&recorded).await;
+    shelf.ship(&recorded, ObjectLockMode::Compliance).await;
     let verdict = shelf.verify(&recorded, &["--sha256"]);
     assert_eq!(verdict.code, 0, "{}", verdict.last);
     let storage = &verdict.last["storage"];
