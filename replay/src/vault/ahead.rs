@@ -98,15 +98,21 @@ pub(super) struct Ahead {
     reader: Reader,
     handle: Handle,
     slots: Arc<Semaphore>,
+    /// What may be on the line at a time.
+    line: Arc<Semaphore>,
+    line_units: u32,
     room: Arc<Semaphore>,
     begun: Mutex<HashMap<(String, Box<str>), Begun>>,
 }
 
 impl Ahead {
-    /// Begins to read as many at a time, while that many bytes of what was read and not asked for yet may be held.
-    pub(super) fn new(reader: Reader, handle: Handle, at_once: usize, bytes: u64) -> Self {
-        let room = Arc::new(Semaphore::new(units(bytes) as usize));
-        Self { reader, handle, slots: Arc::new(Semaphore::new(at_once)), room, begun: Mutex::default() }
+    /// Begins to read as many at a time, and no more than `line` bytes at a time; in all, no more than `bytes` of what was read and
+    /// not asked for yet are held.
+    pub(super) fn new(reader: Reader, handle: Handle, at_once: usize, line: u64, bytes: u64) -> Self {
+        let of_bytes = |bytes| Arc::new(Semaphore::new(units(bytes) as usize));
+        let (slots, line_units) = (Arc::new(Semaphore::new(at_once)), units(line));
+        let (line, room) = (of_bytes(line), of_bytes(bytes));
+        Self { reader, handle, slots, line, line_units, room, begun: Mutex::default() }
     }
 
     /// Begins to read a version of at most `max` bytes; says whether there was room for it.
@@ -118,11 +124,11 @@ impl Ahead {
             return true;
         }
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units(bytes)) else { return false };
-        let (reader, slots) = (self.reader.clone(), Arc::clone(&self.slots));
-        let (name, its_id) = (key.to_owned(), id.clone());
+        let (reader, slots, line) = (self.reader.clone(), Arc::clone(&self.slots), Arc::clone(&self.line));
+        let (name, its_id, weight) = (key.to_owned(), id.clone(), units(bytes).min(self.line_units));
         let read = self.handle.spawn(async move {
-            // It is never closed.
-            let _slot = slots.acquire().await;
+            // Neither is ever closed. What is longer than the line waits until nothing else is on it.
+            let (_slot, _line) = (slots.acquire().await, line.acquire_many(weight).await);
             let mut bytes = Vec::new();
             let standing = reader.read(&name, Some(&its_id), max, &mut bytes).await;
             (standing, bytes)
@@ -162,7 +168,7 @@ mod tests {
     async fn what_finds_no_room_is_left_until_something_was_taken() {
         let nowhere = Settings { endpoint: Some("http://127.0.0.1:1".to_owned()), ..Settings::default() };
         let reader = Reader::new(Bucket::open(nowhere, Purpose::Shipping).await.unwrap());
-        let ahead = Ahead::new(reader, Handle::current(), 1, 2 * ROOM_UNIT);
+        let ahead = Ahead::new(reader, Handle::current(), 1, ROOM_UNIT, 2 * ROOM_UNIT);
         let expect = |id, bytes| ahead.expect("key", &version(id, bytes), 100_000);
         assert!(expect("a", 1) && expect("a", 1), "the same again takes no room");
         assert!(expect("b", ROOM_UNIT));

@@ -33,8 +33,8 @@ const SEGMENT_MAX: u64 = 16 * 1024 * 1024;
 /// first leaves are read.
 const SEGMENTS_AHEAD: u64 = 128 * 1024 * 1024;
 
-/// How many of them are read at a time: few enough that listing does not wait behind them.
-const SEGMENTS_AT_ONCE: usize = 6;
+/// How much of them is on the line at a time, in bytes: so little that listing need not wait behind it.
+const SEGMENTS_AT_ONCE: u64 = 48 * 1024 * 1024;
 
 /// Files of logs that are held in the same way, in bytes.
 const FILES_AHEAD: u64 = 16 * 1024 * 1024;
@@ -103,8 +103,8 @@ impl S3Vault {
             .block_on(Bucket::open(settings, Purpose::Reading))
             .map_err(|error| ReplayError::Storage(error.to_string()))?;
         let reader = Reader::new(bucket.clone());
-        let ahead = |at_once, bytes| Ahead::new(reader.clone(), runtime.handle().clone(), at_once, bytes);
-        let (files, segments) = (ahead(IN_FLIGHT, FILES_AHEAD), ahead(SEGMENTS_AT_ONCE, SEGMENTS_AHEAD));
+        let ahead = |line, bytes| Ahead::new(reader.clone(), runtime.handle().clone(), IN_FLIGHT, line, bytes);
+        let (files, segments) = (ahead(FILES_AHEAD, FILES_AHEAD), ahead(SEGMENTS_AT_ONCE, SEGMENTS_AHEAD));
         let vault = Self { bucket, runtime, reader, files, segments, wanted, index: RwLock::default() };
         vault.refresh()?;
         Ok(vault)
