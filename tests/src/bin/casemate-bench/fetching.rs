@@ -1,9 +1,11 @@
 //! How fast a bucket is verified, beside reading the same objects bare: each version once, by the same client, as many requests at a
-//! time. The bucket is Ceph's, in memory, on the same cores, so that what both wait for is mostly the server.
+//! time, in a process of its own too. The bucket is Ceph's, in memory, on the same cores, so that what both wait for is mostly the server.
 
 use std::collections::BTreeMap;
+use std::io::{Cursor, Write, stdin, stdout};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -17,9 +19,9 @@ use casemate_tests::bins;
 use casemate_tests::forge::node_key;
 use casemate_tests::noise::Noise;
 use casemate_tests::process::{nothing, run, wait_until};
+use casemate_tests::s3::Login;
 use casemate_tests::s3::ceph::OWNER;
 use casemate_tests::s3::faults::Seen;
-use casemate_tests::s3::{Login, credentials_file};
 use casemate_tests::scale::MIB;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -29,6 +31,9 @@ use crate::{Plan, median, say, shuffle};
 
 /// As many requests at a time as `casemate-replay` has in flight.
 const IN_FLIGHT: usize = 16;
+
+/// What makes this program the one that reads bare.
+pub(crate) const BARE: &str = "bare";
 
 /// Sessions of a few commands each: what a bucket is full of.
 const SMALL_LEN: u64 = 2000;
@@ -67,7 +72,7 @@ fn compare(plan: &Plan, noise: &mut Noise, runtime: &Runtime, yard: &Yard, place
     let straight = yard.server.0.endpoint();
     let all = runtime.block_on(listed(yard, place, &straight))?;
     let bytes: u64 = all.iter().map(|version| version.bytes).sum();
-    let all = Arc::new(all);
+    let names: String = all.iter().map(|version| format!("{} {}\n", version.key, version.id)).collect();
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..=plan.runs {
         let mut order = [true, false];
@@ -77,8 +82,10 @@ fn compare(plan: &Plan, noise: &mut Noise, runtime: &Runtime, yard: &Yard, place
             if verify {
                 replay(yard, place, &straight)?;
             } else {
-                let read = runtime.block_on(read(yard, place, &straight, &all))?;
-                ensure!(read == bytes, "{read} of {bytes} bytes were read");
+                let mut command = Command::new(std::env::current_exe()?);
+                let done =
+                    run(reader(command.args([BARE, place]), &straight), Cursor::new(names.clone()), PATIENCE)?.ok()?;
+                ensure!(done.out() == bytes.to_string(), "{} of {bytes} bytes were read", done.out());
             }
             if round > 0 {
                 if verify { &mut ours } else { &mut bare }.push(start.elapsed().as_secs_f64());
@@ -109,56 +116,61 @@ fn replay(yard: &Yard, place: &str, endpoint: &str) -> Result<()> {
     let trust = Trust::self_asserted(None, vec![TrustedNode { key, period: Period::ALWAYS }]);
     let file = yard.dir.path().join(format!("{place}.toml"));
     std::fs::write(&file, trust.to_text())?;
-    let login = Login::of(OWNER);
     let mut command = Command::new(bins::path("casemate-replay")?);
     command.args(["verify", &format!("s3://{BUCKET}/{place}"), "--trust"]).arg(&file);
-    command.env("AWS_ENDPOINT_URL", endpoint).env("AWS_EC2_METADATA_DISABLED", "true");
-    command.env("AWS_ACCESS_KEY_ID", &login.access_key).env("AWS_SECRET_ACCESS_KEY", &login.secret_key);
-    let done = run(&mut command, nothing(), PATIENCE)?;
+    let done = run(reader(&mut command, endpoint), nothing(), PATIENCE)?;
     // Nobody signed the trust file; everything else is in order.
     ensure!(done.code() == 4 && !done.out().contains("altered or missing:"), "{}{}", done.out(), done.err());
     Ok(())
 }
 
-/// A client of its own, as a process of its own would have.
-async fn bucket(yard: &Yard, place: &str, endpoint: &str) -> Result<Bucket> {
-    let credentials = yard.dir.path().join("reader.credentials");
-    std::fs::write(&credentials, credentials_file(&[Login::of(OWNER)]))?;
-    let settings = Settings {
-        bucket: BUCKET.to_owned(),
-        prefix: format!("{place}/"),
-        endpoint: Some(endpoint.to_owned()),
-        credentials: Some(credentials),
-        ..Settings::default()
-    };
-    Ok(Bucket::open(settings, Purpose::Reading).await?)
+/// A process that reads the bucket, with what every tool of Amazon's reads.
+fn reader<'a>(command: &'a mut Command, endpoint: &str) -> &'a mut Command {
+    let login = Login::of(OWNER);
+    command.env("AWS_ENDPOINT_URL", endpoint).env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("AWS_ACCESS_KEY_ID", &login.access_key).env("AWS_SECRET_ACCESS_KEY", &login.secret_key)
 }
 
 async fn listed(yard: &Yard, place: &str, endpoint: &str) -> Result<Vec<Version>> {
+    let credentials = yard.dir.path().join("s3.credentials");
+    let settings = Settings { endpoint: Some(endpoint.to_owned()), credentials: Some(credentials), ..named(place) };
     let mut all = Vec::new();
-    bucket(yard, place, endpoint).await?.versions("v1/", &mut |version| all.push(version)).await?;
+    Bucket::open(settings, Purpose::Reading).await?.versions("v1/", &mut |version| all.push(version)).await?;
     // The catalogue is no evidence, and nobody verifies it.
     all.retain(|version| !version.marker && !version.key.starts_with("v1/cat/"));
     Ok(all)
 }
 
-/// Reads every version once; returns how many bytes that were.
-async fn read(yard: &Yard, place: &str, endpoint: &str, all: &Arc<Vec<Version>>) -> Result<u64> {
-    let bucket = bucket(yard, place, endpoint).await?;
-    let mut lanes = JoinSet::new();
-    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    for _ in 0..IN_FLIGHT {
-        let (bucket, all, next) = (bucket.clone(), Arc::clone(all), Arc::clone(&next));
-        lanes.spawn(async move {
-            let (mut buffer, mut bytes) = (Vec::new(), 0);
-            while let Some(version) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                bucket.read(&version.key, Some(&version.id), None, u64::MAX, &mut buffer).await?;
-                bytes += buffer.len() as u64;
-            }
-            anyhow::Ok(bytes)
-        });
-    }
-    lanes.join_all().await.into_iter().sum()
+fn named(place: &str) -> Settings {
+    Settings { bucket: BUCKET.to_owned(), prefix: format!("{place}/"), ..Settings::default() }
+}
+
+/// The other process: reads what standard input names once, and says how many bytes that were.
+pub(crate) fn bare(place: &str) -> Result<()> {
+    let all: Vec<String> = stdin().lines().collect::<Result<_, _>>()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let settings = Settings { endpoint: std::env::var("AWS_ENDPOINT_URL").ok(), ..named(place) };
+    let bytes = runtime.block_on(async {
+        let bucket = Bucket::open(settings, Purpose::Reading).await?;
+        let (all, next) = (Arc::new(all), Arc::new(AtomicUsize::new(0)));
+        let mut lanes = JoinSet::new();
+        for _ in 0..IN_FLIGHT {
+            let (bucket, all, next) = (bucket.clone(), Arc::clone(&all), Arc::clone(&next));
+            lanes.spawn(async move {
+                let (mut buffer, mut bytes) = (Vec::new(), 0);
+                while let Some((key, id)) =
+                    all.get(next.fetch_add(1, Ordering::Relaxed)).and_then(|one| one.split_once(' '))
+                {
+                    bucket.read(key, Some(id), None, u64::MAX, &mut buffer).await?;
+                    bytes += buffer.len() as u64;
+                }
+                anyhow::Ok(bytes)
+            });
+        }
+        lanes.join_all().await.into_iter().sum::<Result<u64>>()
+    })?;
+    write!(stdout(), "{bytes}")?;
+    Ok(())
 }
 
 /// How many requests there were, by what they ask for.

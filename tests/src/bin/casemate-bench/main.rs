@@ -74,6 +74,9 @@ fn main() -> Result<()> {
         only: Vec::new(),
     };
     let mut args = std::env::args().skip(1);
+    if let (Some(fetching::BARE), Some(place)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        return fetching::bare(&place);
+    }
     while let Some(arg) = args.next() {
         let Some(value) = args.next() else { bail!(USAGE) };
         match arg.as_str() {
