@@ -8,8 +8,9 @@ use casemate_recorder::vault::segment_key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::facts::Facts;
 use super::ledger::Ledger;
-use super::session::{Facts, Outcome, Plan};
+use super::session::{Outcome, Plan};
 use crate::ReplayError;
 use crate::vault::S3Vault;
 

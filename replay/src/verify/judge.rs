@@ -2,8 +2,8 @@
 
 use casemate_recorder::transcript::block::SessionId;
 
+use super::facts::Facts;
 use super::log::NodeFacts;
-use super::session::Facts;
 use super::{Judged, Status};
 
 /// A segment may be in the log and not yet in the vault for this long, in microseconds.

@@ -18,7 +18,6 @@ use casemate_recorder::vault::segment_key;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
-use super::earlier::{Known, Versions};
 use super::ledger::Ledger;
 use crate::ReplayError;
 use crate::reader::SegmentReader;
@@ -145,17 +144,17 @@ impl Plan {
 /// A segment that holds together in itself.
 #[derive(Debug, Clone)]
 pub(super) struct Sound {
-    first_block: u64,
-    prev: Link,
-    events_before: [u64; 3],
-    next_block: u64,
-    last_link: Link,
-    events_after: [u64; 3],
-    ended: bool,
+    pub(super) first_block: u64,
+    pub(super) prev: Link,
+    pub(super) events_before: [u64; 3],
+    pub(super) next_block: u64,
+    pub(super) last_link: Link,
+    pub(super) events_after: [u64; 3],
+    pub(super) ended: bool,
     /// Stream bytes that CLOSE states.
-    stream_bytes: Option<u64>,
-    bytes: u64,
-    last_mono_us: u64,
+    pub(super) stream_bytes: Option<u64>,
+    pub(super) bytes: u64,
+    pub(super) last_mono_us: u64,
 }
 
 /// What became of one segment.
@@ -494,7 +493,7 @@ impl Check<'_> {
 }
 
 /// Adds up lanes. Counts in a file are anybody's word until the log confirms them, so the sum must not overflow.
-fn total(events: [u64; 3]) -> u64 {
+pub(super) fn total(events: [u64; 3]) -> u64 {
     events.iter().fold(0, |sum, events| sum.saturating_add(*events))
 }
 
@@ -512,125 +511,4 @@ fn protocol_number(protocol: Option<Protocol>) -> u8 {
         Some(Protocol::Ssh) => 1,
         Some(Protocol::Pg) => 2,
     }
-}
-
-/// What the segments of a session say together.
-#[derive(Debug)]
-pub(super) struct Facts {
-    pub(super) plan: Plan,
-    /// Why the session is not what was recorded.
-    pub(super) altered: Option<String>,
-    /// Segments that the log names and the vault lacks, and when the log named each, in microseconds since 1970.
-    pub(super) absent: Vec<(u32, u64)>,
-    /// Why it cannot be read.
-    pub(super) unreadable: Option<String>,
-    pub(super) events: u64,
-    pub(super) blocks: u64,
-    pub(super) bytes: u64,
-    pub(super) stream_bytes: Option<u64>,
-    /// How long the session lasted by its own clock, in microseconds.
-    pub(super) length_us: u64,
-    /// Which versions its segments are, of a session that has ended, in a bucket.
-    pub(super) versions: Option<Versions>,
-    /// When it was read, where that was in an earlier run, in microseconds since 1970.
-    pub(super) rests_us: Option<u64>,
-}
-
-impl Facts {
-    /// Takes over what an earlier run counted, where nothing was read now that it could differ from.
-    fn rest_on(&mut self, known: &Known, outcomes: &[Outcome]) {
-        if outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Rests(_))) {
-            return;
-        }
-        let Known { read_us, events, stream_bytes, length_us, .. } = *known;
-        (self.events, self.stream_bytes, self.length_us) = (events, stream_bytes, length_us);
-        self.blocks = self.plan.end.as_ref().map_or(0, |end| end.close.last_block.saturating_add(1));
-        self.rests_us = Some(read_us);
-    }
-}
-
-/// Fits the segments of a session together; what an earlier run knew goes for those that were not read now.
-pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>, known: Option<&Known>) -> Facts {
-    let mut facts = Facts {
-        altered: plan.problem.clone(),
-        absent: Vec::new(),
-        unreadable: None,
-        events: 0,
-        blocks: 0,
-        bytes: 0,
-        stream_bytes: None,
-        length_us: 0,
-        versions: None,
-        rests_us: None,
-        plan,
-    };
-    if let Some(known) = known {
-        facts.rest_on(known, &outcomes);
-    }
-    let mut blame: Option<String> = None;
-    // Where the next segment has to begin; unknown behind one that is absent.
-    let mut expected: Option<(u64, Link, [u64; 3])> = Some((0, Link::ZERO, [0; 3]));
-    let mut ended = false;
-    for (no, outcome) in (0u32..).zip(outcomes) {
-        match outcome {
-            Outcome::Sound(sound) => {
-                let begins = (sound.first_block, sound.prev, sound.events_before);
-                if ended {
-                    blame.get_or_insert_with(|| format!("segment {no} follows the end of the transcript"));
-                } else if expected.is_some_and(|expected| expected != begins) {
-                    blame.get_or_insert_with(|| format!("segment {no} does not follow the one before it"));
-                }
-                ended = sound.ended;
-                expected = Some((sound.next_block, sound.last_link, sound.events_after));
-                facts.blocks = sound.next_block;
-                facts.events = total(sound.events_after);
-                facts.bytes = facts.bytes.saturating_add(sound.bytes);
-                facts.stream_bytes = sound.stream_bytes;
-                facts.length_us = facts.length_us.max(sound.last_mono_us);
-            }
-            Outcome::Rests(bytes) => {
-                facts.bytes = facts.bytes.saturating_add(bytes);
-                expected = None;
-            }
-            Outcome::Absent => {
-                let logged_us = facts.plan.segments.get(&no).map_or(0, |segment| segment.wall_us);
-                facts.absent.push((no, logged_us));
-                expected = None;
-            }
-            Outcome::Altered(what) => {
-                blame.get_or_insert(what);
-                expected = None;
-            }
-            Outcome::Unreadable(what) => {
-                facts.unreadable.get_or_insert(what);
-                expected = None;
-            }
-        }
-    }
-    if let Some(end) = &facts.plan.end
-        && let Some((next_block, _, _)) = expected
-    {
-        let beyond = facts.plan.heads.last().filter(|head| head.block_no >= next_block);
-        if !ended {
-            blame.get_or_insert_with(|| "the log closes the session, and its transcript has no end".to_owned());
-        } else if end.close.last_block.checked_add(1) != Some(next_block) {
-            blame.get_or_insert_with(|| "the log closes the session at another block".to_owned());
-        } else if let Some(head) = beyond {
-            let (seen, last) = (head.block_no, next_block.saturating_sub(1));
-            blame.get_or_insert_with(|| format!("the log saw block {seen}, and the transcript ends at block {last}"));
-        }
-    }
-    let unknown = facts.plan.present.iter().find(|no| !facts.plan.segments.contains_key(no));
-    if let Some(no) = unknown {
-        blame.get_or_insert_with(|| format!("segment {no} is in the vault, and the log does not name it"));
-    }
-    facts.altered = facts.altered.or(blame);
-    // What is not reported goes, so that memory does not grow with the length of sessions.
-    facts.plan.heads = Vec::new();
-    facts.plan.segments = BTreeMap::new();
-    facts.plan.present = Vec::new();
-    if let Some(end) = &mut facts.plan.end {
-        end.close.segments = Vec::new();
-    }
-    facts
 }
