@@ -30,7 +30,7 @@ pub(crate) struct Orders {
 /// Reads the logs whole, and no session. Orders count by the same rules by which `verify` excuses what is absent.
 pub(crate) fn orders(vault: &Vault, options: &Options) -> Result<Orders, ReplayError> {
     let trust = options.trust.as_deref().map(anchors::read_trust).transpose()?;
-    let findings = examine(vault, trust.as_ref(), &[], options)?;
+    let findings = examine(vault, trust.as_ref(), &[], None, options)?;
     let mut orders = Orders { undecided: findings.undecided.clone(), ..Orders::default() };
     orders.altered = findings.all_altered();
     // Whoever may say that a hold is lifted is named by a trust file that counts.

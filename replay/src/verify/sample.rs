@@ -35,7 +35,7 @@ pub(crate) struct Sampled {
 /// Verifies the sessions that `options.only` names, and opens them with its identities.
 pub(crate) fn sample(vault: &Vault, options: &Options) -> Result<Sample, ReplayError> {
     let trust = options.trust.as_deref().map(anchors::read_trust).transpose()?;
-    let findings = examine(vault, trust.as_ref(), &[], options)?;
+    let findings = examine(vault, trust.as_ref(), &[], None, options)?;
     let sessions = findings.sessions.iter().map(|judged| Sampled {
         session: judged.facts.plan.open.session,
         status: judged.status.name(),

@@ -11,8 +11,8 @@ mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;
 mod policies;
-mod retention;
 mod reading;
+mod retention;
 mod rig;
 mod servers;
 mod shipping;
