@@ -46,8 +46,9 @@ check: ## Format, lints, dependencies, documentation, import rules, infrastructu
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 
-demo: ## The whole story in a minute: sessions with ssh and psql, their proof, a forged bit
+demo: ## The whole story in a minute: sessions with ssh and psql, their proof, a forged bit, a bucket that gives nothing back
 	@scripts/need openssh-server openssh-client openssh-sftp-server
+	@scripts/need ceph || echo "casemate: without Ceph the demo leaves out the bucket" >&2
 	@$(BUILD) --release
 	@$(RELEASE)/casemate-rig demo
 

@@ -108,6 +108,7 @@ impl Bastion {
             dir: self.vault_dir(),
             trust: self.dir.join("trust.toml"),
             identity: self.dir.join("identities/auditor.agekey"),
+            env: Vec::new(),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod duplex;
 pub mod forge;
 pub mod keys;
 pub mod noise;
+pub mod officer;
 pub mod oracle;
 pub mod pg_client;
 pub mod pg_log;

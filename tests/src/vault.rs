@@ -15,12 +15,14 @@ use crate::process::{Done, nothing, run, wait_until};
 /// A vault and how to read it.
 #[derive(Debug, Clone)]
 pub struct Vault {
-    /// The directory.
+    /// The directory, or `s3://` with a bucket's name.
     pub dir: PathBuf,
     /// The trust file.
     pub trust: PathBuf,
     /// The auditor's age identity.
     pub identity: PathBuf,
+    /// More for the reader's environment: where a bucket is, and whose keys open it.
+    pub env: Vec<(&'static str, String)>,
 }
 
 /// What `verify` found.
@@ -104,6 +106,7 @@ impl Vault {
     /// When the program is missing.
     pub fn command(&self, verb: &str, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(bins::path("casemate-replay")?);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg(verb).arg(&self.dir).arg("--identity").arg(&self.identity).args(args);
         Ok(command)
     }
@@ -124,6 +127,7 @@ impl Vault {
     /// As [`Vault::ls`].
     pub fn outline(&self) -> Result<Vec<Value>> {
         let mut command = Command::new(bins::path("casemate-replay")?);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.arg("ls").arg(&self.dir).arg("--json");
         lines(&run(&mut command, nothing(), Duration::from_secs(120))?.ok()?.stdout)
     }

@@ -11,6 +11,7 @@ use crate::bastion::table;
 use crate::process::write_private;
 use crate::s3::ceph::{self, CANARY, Ceph, OWNER, READER, Store, WRITER};
 use crate::s3::{Login, REGION, blocking, credentials_file, make_bucket, policy};
+use crate::vault::Vault;
 
 /// The bucket's name, which is not the vault's.
 pub const BUCKET: &str = "casemate";
@@ -28,6 +29,22 @@ impl Rig {
     /// When the rig was started without one.
     pub fn s3(&self) -> Result<&Ceph> {
         self.s3.as_ref().context("this rig has no S3")
+    }
+
+    /// Returns the bucket as an auditor has it, with credentials that can do nothing but read.
+    ///
+    /// # Errors
+    /// When the rig was started without one.
+    pub fn bucket(&self) -> Result<Vault> {
+        let login = Login::of(READER);
+        let env = vec![
+            ("AWS_ENDPOINT_URL", self.s3()?.endpoint()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", login.access_key),
+            ("AWS_SECRET_ACCESS_KEY", login.secret_key),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ];
+        Ok(Vault { dir: format!("s3://{BUCKET}").into(), env, ..self.vault() })
     }
 }
 

@@ -73,14 +73,23 @@ pub struct Ceph {
 }
 
 impl Ceph {
+    /// Tells whether it is installed.
+    ///
+    /// # Errors
+    /// When it is not, or not whole.
+    pub fn programs() -> Result<()> {
+        for name in ["ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "osdmaptool"] {
+            find_program(name).context("scripts/need ceph")?;
+        }
+        Ok(())
+    }
+
     /// Starts a server under `dir`. One whose objects lie in a file starts again with what it held.
     ///
     /// # Errors
     /// When it is not installed or does not come up; parts that did are ended again, and the error carries the log.
     pub fn start(dir: &Path, options: &Options) -> Result<Self> {
-        for name in ["ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "osdmaptool"] {
-            find_program(name).context("scripts/need ceph")?;
-        }
+        Self::programs()?;
         fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
         let port = match options.port {

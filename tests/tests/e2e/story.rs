@@ -16,6 +16,22 @@ fn the_demo_ends_well_within_a_minute() {
     let done = run(Command::new(demo).arg("demo"), nothing(), Duration::from_secs(120)).unwrap();
     assert_eq!(done.code(), 0, "{}\n{}", done.out(), done.err());
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+
+    // It ends with its sessions in a bucket, which everybody with a key has tried to rid of one.
+    let out = done.out();
+    assert!(!out.contains("Left out"), "{out}");
+    let (_, bucket) = out.split_once("\n6. The same recordings in a bucket").unwrap();
+    for deed in ["delete the", "delete it", "keep it", "shorten it", "make it GOVERNANCE"] {
+        let row = bucket.lines().find(|line| line.trim_start().starts_with(deed)).unwrap();
+        assert_eq!(row.matches("403 AccessDenied").count(), 3, "the bastion, its canary, the owner: {row}");
+    }
+    let verdicts: Vec<&str> =
+        bucket.lines().filter_map(|line| line.split_once("(exit ")?.1.split(')').next()).collect();
+    assert_eq!(
+        verdicts,
+        ["0", "1", "0", "3"],
+        "locked, written over, as it was, and with a session cut short: {bucket}"
+    );
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! The demo: sessions, their proof, and a forgery that is found. A minute at most, told as it happens.
+//! The demo: sessions, their proof, a forgery that is found, and a bucket that gives nothing back. A minute at most, told as it
+//! happens.
+
+mod bucket;
 
 use std::fs;
 use std::io::{Cursor, Write, stdout};
@@ -12,6 +15,7 @@ use casemate_tests::postgres::{self, Version};
 use casemate_tests::process::run;
 use casemate_tests::pty::Terminal;
 use casemate_tests::rig::{Lab, Options, login};
+use casemate_tests::s3::ceph::Ceph;
 use casemate_tests::vault::{Transcript, Vault};
 
 /// What is typed at the database: something that changes rows, something that fails, and something that holds a secret.
@@ -28,8 +32,8 @@ pub(crate) fn tell() -> Result<()> {
     say("Casemate is a bastion that records what is done through it, before it is done.")?;
     say("This starts a throwaway server and a bastion before it, on loopback, in a directory of their own.")?;
     let postgres = Version::Packaged.programs().is_ok().then(postgres::Options::default);
-    let lab = Lab::with(&Options { postgres, ..Options::default() })?;
-    let vault = lab.vault();
+    let s3 = Ceph::programs().is_ok();
+    let mut lab = Lab::with(&Options { postgres, s3, ..Options::default() })?;
 
     title("1. A person works, with stock ssh")?;
     command(&format!("ssh {}@bastion 'uname -s; echo oops >&2; exit 3'", login()))?;
@@ -40,9 +44,7 @@ pub(crate) fn tell() -> Result<()> {
     ensure!(done.code() == 3, "the exit status did not come through");
 
     command(&format!("ssh {}@bastion        # a shell, in a terminal", login()))?;
-    let mut ssh = lab.client.ssh(Route::Through, &["-tt"]);
-    ssh.env("TERM", "xterm");
-    let mut terminal = Terminal::start(&ssh, 80, 24)?;
+    let mut terminal = open_shell(&lab)?;
     terminal.type_in(b"PS1='web1$ '; stty -echo\r")?;
     terminal.type_in(b"echo the database is $((40+2)) rows short\r")?;
     terminal.expect("the database is 42 rows short", Duration::from_secs(20))?;
@@ -54,27 +56,19 @@ pub(crate) fn tell() -> Result<()> {
         say(&format!("  {}", slip.trim_end()))?;
     }
 
-    let asked = ask_database(&lab)?;
-
-    title("3. The daemon is killed in the middle of a session")?;
-    let mut ssh = lab.client.ssh(Route::Through, &["-tt"]);
-    ssh.env("TERM", "xterm");
-    let mut terminal = Terminal::start(&ssh, 80, 24)?;
-    terminal.type_in(b"echo last words: $((6*7))\r")?;
-    terminal.expect("last words: 42", Duration::from_secs(20))?;
-    command(&format!("kill -9 {}", lab.bastion.process.pid))?;
-    lab.bastion.kill_nine();
-    let mut bastion = lab.bastion.clone();
-    let took = bastion.again()?;
-    say(&format!(
-        "  started again, and accepting after {} ms; what was cut short is recovered and sealed",
-        took.as_millis()
-    ))?;
-    let outcome = story(&vault, asked);
-    bastion.stop();
-    outcome?;
+    let sessions = 2 + usize::from(ask_database(&lab)?);
+    check(&lab.vault(), sessions)?;
+    let desk = tempfile::tempdir()?;
+    let bucket = bucket::lock_up(&lab, desk.path(), sessions)?;
+    cut_short(&mut lab, bucket.as_ref(), sessions + 1)?;
     say("")?;
     say(&format!("That was the story, in {} s. Nothing of it is left on this machine.", begun.elapsed().as_secs()))
+}
+
+fn open_shell(lab: &Lab) -> Result<Terminal> {
+    let mut ssh = lab.client.ssh(Route::Through, &["-tt"]);
+    ssh.env("TERM", "xterm");
+    Terminal::start(&ssh, 80, 24)
 }
 
 /// Works in the database with stock psql; returns whether there is one.
@@ -110,34 +104,18 @@ fn show_statements(vault: &Vault, transcripts: &[(String, Transcript)]) -> Resul
     say("  What came of each is the database's own word. Of the password the record holds the length.")
 }
 
-fn story(vault: &Vault, database: bool) -> Result<()> {
-    vault.settle(3 + usize::from(database), Duration::from_secs(10))?;
+/// Shows what lies in the vault, what an auditor says of it, and what they say when a bit of it is another.
+fn check(vault: &Vault, sessions: usize) -> Result<()> {
+    vault.settle(sessions, Duration::from_secs(10))?;
 
-    title("4. What the vault holds")?;
+    title("3. What the vault holds")?;
     command("casemate-replay ls VAULT")?;
     shown(&vault.replay("ls", &[])?.ok()?.out())?;
-    let transcripts = vault.transcripts()?;
-    let (cut_short, transcript) = transcripts
-        .iter()
-        .find(|(_, transcript)| contains(&transcript.bytes("ssh.out"), b"last words: 42"))
-        .context("the session that was cut short is not in the vault")?;
-    say(&format!(
-        "  The session that was cut short holds {} bytes typed and {} bytes shown, to the last one that anybody saw.",
-        transcript.bytes("ssh.in").len(),
-        transcript.bytes("ssh.out").len()
-    ))?;
-    command(&format!("casemate-replay export VAULT {cut_short} --format text | tail -3"))?;
-    let text = vault.replay("export", &[cut_short, "--format", "text"])?.ok()?.out();
-    let tail: Vec<&str> = text.trim_end().lines().rev().take(3).collect();
-    for line in tail.iter().rev() {
-        say(&format!("  {line}"))?;
+    if sessions > 2 {
+        show_statements(vault, &vault.transcripts()?)?;
     }
 
-    if database {
-        show_statements(vault, &transcripts)?;
-    }
-
-    title("5. An auditor checks, offline, with public keys only")?;
+    title("4. An auditor checks, offline, with public keys only")?;
     command("casemate-replay verify VAULT --trust trust.toml; echo $?")?;
     let verdict = vault.verify(&[])?;
     shown(&vault.replay("verify", &["--trust", &vault.trust.display().to_string()])?.out())?;
@@ -148,7 +126,7 @@ fn story(vault: &Vault, database: bool) -> Result<()> {
     say("  so an auditor cannot decide on it. A trust file signed off the bastion makes the difference.")?;
     ensure!(verdict.exit == 4, "verify was to end with 4 and ended with {}: {}", verdict.exit, verdict.summary);
 
-    title("6. Somebody changes one bit")?;
+    title("5. Somebody changes one bit")?;
     let copy = tempfile::tempdir()?;
     copy_tree(&vault.dir, copy.path())?;
     let segment = find_segment(copy.path())?;
@@ -165,6 +143,40 @@ fn story(vault: &Vault, database: bool) -> Result<()> {
     say(&format!("  {}: the forgery is found", verdict.exit))?;
     ensure!(verdict.exit == 1, "verify was to end with 1 and ended with {}", verdict.exit);
     Ok(())
+}
+
+/// Kills the daemon under a session, and shows what is left of that: in the bucket, where there is one.
+fn cut_short(lab: &mut Lab, bucket: Option<&Vault>, sessions: usize) -> Result<()> {
+    title("7. The daemon is killed in the middle of a session")?;
+    let mut terminal = open_shell(lab)?;
+    terminal.type_in(b"echo last words: $((6*7))\r")?;
+    terminal.expect("last words: 42", Duration::from_secs(20))?;
+    command(&format!("kill -9 {}", lab.bastion.process.pid))?;
+    lab.bastion.kill_nine();
+    let took = lab.rig.bastion.again()?;
+    say(&format!(
+        "  started again, and accepting after {} ms; what was cut short is recovered and sealed",
+        took.as_millis()
+    ))?;
+    let vault = lab.vault();
+    vault.settle(sessions, Duration::from_secs(10))?;
+    let transcripts = vault.transcripts()?;
+    let (cut_short, transcript) = transcripts
+        .iter()
+        .find(|(_, transcript)| contains(&transcript.bytes("ssh.out"), b"last words: 42"))
+        .context("the session that was cut short is not in the vault")?;
+    say(&format!(
+        "  The session that was cut short holds {} bytes typed and {} bytes shown, to the last one that anybody saw.",
+        transcript.bytes("ssh.in").len(),
+        transcript.bytes("ssh.out").len()
+    ))?;
+    command(&format!("casemate-replay export VAULT {cut_short} --format text | tail -3"))?;
+    let text = vault.replay("export", &[cut_short, "--format", "text"])?.ok()?.out();
+    let tail: Vec<&str> = text.trim_end().lines().rev().take(3).collect();
+    for line in tail.iter().rev() {
+        say(&format!("  {line}"))?;
+    }
+    bucket.map_or(Ok(()), |bucket| bucket::explain(bucket, cut_short))
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
