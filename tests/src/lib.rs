@@ -8,6 +8,7 @@
 pub mod bastion;
 pub mod bins;
 pub mod client;
+pub mod clocks;
 pub mod decoders;
 pub mod disk;
 pub mod duplex;

@@ -70,7 +70,7 @@ impl Page<'_> {
         };
         let help = "Finished segments that a vault elsewhere does not have";
         each("vault_waiting_segments", help, None, |vault| vault.waiting_segments as f64)?;
-        each("vault_waiting", "The same", Some(&Unit::Bytes), |vault| vault.waiting_bytes as f64)?;
+        each("vault_waiting", "Bytes of those segments", Some(&Unit::Bytes), |vault| vault.waiting_bytes as f64)?;
         let help = "When the oldest of them was finished, Unix time; 0 where none waits: an alert after an hour";
         each("vault_waiting_since", help, Some(&Unit::Seconds), |vault| seconds(vault.oldest_us.unwrap_or(0)))?;
         let help = "When a vault elsewhere last did what it was asked, Unix time; 0 before the first time";
@@ -91,7 +91,7 @@ impl Page<'_> {
             })
         };
         each("vault_put_objects", "Objects put into a vault elsewhere", None, |vault| vault.puts)?;
-        each("vault_put", "The same", Some(&Unit::Bytes), |vault| vault.put_bytes)?;
+        each("vault_put", "Bytes of those objects", Some(&Unit::Bytes), |vault| vault.put_bytes)?;
         let help = "Requests to a vault elsewhere that came to nothing";
         let mut family = self.0.encode_descriptor("vault_failures", help, None, MetricType::Counter)?;
         for vault in vaults {

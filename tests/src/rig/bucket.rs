@@ -1,15 +1,17 @@
 //! The rig's bucket: a Ceph of its own, who may do what in it, and what the bastion is told.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value as Json;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::Rig;
-use crate::bastion::table;
+use crate::bastion::{Bastion, table};
 use crate::process::write_private;
 use crate::s3::ceph::{self, CANARY, Ceph, OWNER, READER, Store, WRITER};
+use crate::s3::faults::Faults;
 use crate::s3::{Login, REGION, blocking, credentials_file, make_bucket, policy};
 use crate::vault::Vault;
 
@@ -29,6 +31,23 @@ impl Rig {
     /// When the rig was started without one.
     pub fn s3(&self) -> Result<&Ceph> {
         self.s3.as_ref().context("this rig has no S3")
+    }
+
+    /// Puts a proxy between the bastion and its bucket, and starts the bastion anew.
+    ///
+    /// # Errors
+    /// When the rig was started without a bucket, or the bastion does not come up.
+    pub fn spoil_bucket(&mut self) -> Result<Faults> {
+        let faults = Faults::before(self.s3()?.port)?;
+        let path = self.bastion.config();
+        let mut config: Table = fs::read_to_string(&path)?.parse()?;
+        let vaults = config.get_mut("vault").and_then(|vault| vault.get_mut("s3")).and_then(Value::as_array_mut);
+        let vault = vaults.and_then(|vaults| vaults.first_mut()?.as_table_mut()).context("no [[vault.s3]]")?;
+        vault.insert("endpoint".to_owned(), Value::from(faults.endpoint()));
+        self.bastion.stop();
+        Bastion::configure(&self.bastion.dir, &config)?;
+        self.bastion.again()?;
+        Ok(faults)
     }
 
     /// Returns the bucket as an auditor has it, with credentials that can do nothing but read.

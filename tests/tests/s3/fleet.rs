@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::ObjectLockMode;
@@ -126,12 +126,15 @@ impl Fleet {
         name
     }
 
-    fn verify(&self, bucket: &str, more: &[&str]) -> Verdict {
-        self.verify_by(bucket, "trust.toml", more)
+    fn verify(&self, what: &str, bucket: &str, more: &[&str]) -> Verdict {
+        self.verify_by("trust.toml", what, bucket, more)
     }
 
-    fn verify_by(&self, bucket: &str, trust: &str, more: &[&str]) -> Verdict {
-        self.shelf.verify_at(&format!("s3://{bucket}"), &self.dir.path().join(trust), more)
+    fn verify_by(&self, trust: &str, what: &str, bucket: &str, more: &[&str]) -> Verdict {
+        let begun = Instant::now();
+        let verdict = self.shelf.verify_at(&format!("s3://{bucket}"), &self.dir.path().join(trust), more);
+        eprintln!("{what}: exit {} after {:.1} s", verdict.code, begun.elapsed().as_secs_f64());
+        verdict
     }
 
     /// The newest checkpoint of a node, as a file that an auditor kept.
@@ -201,9 +204,11 @@ fn status<'a>(verdict: &'a Verdict, session: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
     let each = pick(8, 333);
+    let begun = Instant::now();
     let fleet = Fleet::new(each).await;
+    eprintln!("{} sessions of three nodes recorded and shipped in {:?}", 3 * (each + 1), begun.elapsed());
     let objects = &fleet.objects;
-    let sound = fleet.verify("fleet", &[]);
+    let sound = fleet.verify("as it was recorded", "fleet", &[]);
     assert_eq!(sound.code, 0, "{}", sound.last);
     assert_eq!(sound.last["opened"], 3 * (each + 2), "{}", sound.last);
     let known = sessions_of(objects, "bastion-2");
@@ -211,7 +216,7 @@ async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
     // A deleted session.
     let mut less = objects.clone();
     less.retain(|key, _| !key.contains(&known[1]));
-    let verdict = fleet.verify(&fleet.bucket(&less).await, &[]);
+    let verdict = fleet.verify("a session deleted", &fleet.bucket(&less).await, &[]);
     assert_eq!((verdict.code, status(&verdict, &known[1])), (1, "missing"), "{}", verdict.last);
 
     // A swapped segment.
@@ -219,13 +224,13 @@ async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
     let (one, other) = (segment_of(objects, &known[0]), segment_of(objects, &known[2]));
     swapped.insert(one.clone(), objects[&other].clone());
     swapped.insert(other.clone(), objects[&one].clone());
-    let verdict = fleet.verify(&fleet.bucket(&swapped).await, &[]);
+    let verdict = fleet.verify("segments swapped", &fleet.bucket(&swapped).await, &[]);
     assert_eq!((verdict.code, status(&verdict, &known[0]), status(&verdict, &known[2])), (1, "altered", "altered"));
 
     // A shadow version: other content over evidence that is still there.
     let shadowed = fleet.bucket(objects).await;
     fleet.put(&shadowed, &one, b"nothing happened".to_vec()).await;
-    let verdict = fleet.verify(&shadowed, &[]);
+    let verdict = fleet.verify("a shadow version", &shadowed, &[]);
     assert_eq!((verdict.code, status(&verdict, &known[0])), (1, "clean"), "{}", verdict.last);
     assert!(verdict.list("altered_findings").contains(&one), "{}", verdict.last);
 
@@ -240,13 +245,17 @@ async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
     assert!(early < end);
     // A segment may come before the checkpoint that covers it; not by an hour.
     let later = (SystemClock.now().wall_us + 2 * HOURS_US).to_string();
-    let verdict = fleet.verify(&fleet.bucket(&back).await, &["--at", &later]);
+    let verdict = fleet.verify("a log rolled back under its sessions", &fleet.bucket(&back).await, &["--at", &later]);
     assert_eq!(verdict.code, 1, "sessions are there that no log opens: {}", verdict.last);
     back.retain(|key, _| {
         !known.iter().any(|session| key.contains(session)) || objects_before(&back_sessions(objects, *early), key)
     });
     let rolled = fleet.bucket(&back).await;
-    let verdict = fleet.verify(&rolled, &["--checkpoint", &fleet.kept(objects, "bastion-2")]);
+    let verdict = fleet.verify(
+        "a log rolled back with its sessions",
+        &rolled,
+        &["--checkpoint", &fleet.kept(objects, "bastion-2")],
+    );
     assert_eq!(verdict.code, 1, "{}", verdict.last);
     assert!(verdict.last.to_string().contains("rolled back"), "{}", verdict.last);
 
@@ -259,7 +268,7 @@ async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
     for (key, content) in signed_log(&rewritten, "bastion-1") {
         stolen.entry(key).or_insert(content);
     }
-    let verdict = fleet.verify(&fleet.bucket(&stolen).await, &[]);
+    let verdict = fleet.verify("a log sealed anew", &fleet.bucket(&stolen).await, &[]);
     assert_eq!(verdict.code, 1, "{}", verdict.last);
 
     // Two auditors, two logs, each whole in itself: the checkpoint that one of them kept tells the other.
@@ -268,12 +277,12 @@ async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
         objects.iter().filter(|(key, _)| !key.starts_with("v1/log/bastion-1/")).map(|(k, v)| (k.clone(), v.clone())),
     );
     let fork = fleet.bucket(&forked).await;
-    let verdict = fleet.verify(&fork, &["--checkpoint", &fleet.kept(objects, "bastion-1")]);
+    let verdict = fleet.verify("a fork", &fork, &["--checkpoint", &fleet.kept(objects, "bastion-1")]);
     assert_eq!(verdict.code, 1, "{}", verdict.last);
 
     // An unlisted node.
     fleet.trust("two.toml", &NODES[..2]);
-    let verdict = fleet.verify_by("fleet", "two.toml", &[]);
+    let verdict = fleet.verify_by("two.toml", "an unlisted node", "fleet", &[]);
     assert_eq!(verdict.code, 4, "{}", verdict.last);
     assert!(verdict.list("undecided_because").contains("bastion-3"), "{}", verdict.last);
 
@@ -286,7 +295,7 @@ async fn whatever_is_done_to_a_bucket_of_three_nodes_has_its_verdict() {
     for (key, content) in twin {
         cloned.entry(key).or_insert(content);
     }
-    let verdict = fleet.verify(&fleet.bucket(&cloned).await, &[]);
+    let verdict = fleet.verify("a cloned node", &fleet.bucket(&cloned).await, &[]);
     assert_eq!(verdict.code, 1, "{}", verdict.last);
     assert!(verdict.last.to_string().contains("bastion-3"), "{}", verdict.last);
 }

@@ -10,6 +10,7 @@ mod incremental;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;
+mod outage;
 mod policies;
 mod reading;
 mod retention;

@@ -1,18 +1,17 @@
 //! What it takes to get recordings into a bucket. The bucket is Ceph's, in memory, on the same cores.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use casemate_recorder::clock::{Clock, SystemClock};
-use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, ssh_in, ssh_out};
 use casemate_recorder::vault::s3::{Checksum, Settings};
 use casemate_recorder::{
     CloseReason, Protocol, Recorder, RecorderConfig, RemoteFigures, Session, SessionSpec, TranscriptKind,
 };
+use casemate_tests::clocks::Hasty;
 use casemate_tests::forge::node_key;
 use casemate_tests::noise::Noise;
 use casemate_tests::process::wait_until;
@@ -134,7 +133,7 @@ async fn throughput(plan: &Plan, noise: &mut Noise, yard: &Yard) -> Result<()> {
 
 /// Requests and bytes of a session of half an hour, a screen of output every ten seconds, on clocks that run fast.
 async fn hour(yard: &Yard, endpoint: &str) -> Result<()> {
-    let clock = Arc::new(Hasty::new());
+    let clock = Arc::new(Hasty::new(SystemClock.now(), HASTE));
     let recorder = yard.recorder("hour", endpoint, Arc::<Hasty>::clone(&clock))?;
     ensure!(wait_until(PATIENCE, || figures(&recorder).is_ok_and(|now| now.log_size > 0)), "no contact");
     let before = figures(&recorder)?;
@@ -169,25 +168,4 @@ pub(crate) async fn put(session: &Session, side: Side, bytes: Bytes) -> Result<(
 
 pub(crate) fn figures(recorder: &Recorder) -> Result<RemoteFigures> {
     recorder.remotes().into_iter().next().context("no vault elsewhere")
-}
-
-/// Clocks that run fast.
-#[derive(Debug)]
-struct Hasty {
-    begun: Stamp,
-    shown: AtomicU64,
-}
-
-impl Hasty {
-    fn new() -> Self {
-        Self { begun: SystemClock.now(), shown: AtomicU64::new(0) }
-    }
-}
-
-impl Clock for Hasty {
-    fn now(&self) -> Stamp {
-        let real = SystemClock.now().boot_us.saturating_sub(self.begun.boot_us);
-        let passed = self.shown.fetch_max(real * HASTE, Ordering::SeqCst).max(real * HASTE);
-        Stamp { wall_us: self.begun.wall_us + passed, boot_us: self.begun.boot_us + passed }
-    }
 }
