@@ -1,6 +1,5 @@
 //! The rig's bucket: a Ceph of its own, who may do what in it, and what the bastion is told.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use crate::process::write_private;
 use crate::s3::ceph::{self, CANARY, Ceph, OWNER, READER, Store, WRITER};
 use crate::s3::faults::Faults;
 use crate::s3::{Login, REGION, blocking, credentials_file, make_bucket, policy};
+use crate::sshd::free_port;
 use crate::vault::Vault;
 
 /// The bucket's name, which is not the vault's.
@@ -33,21 +33,44 @@ impl Rig {
         self.s3.as_ref().context("this rig has no S3")
     }
 
-    /// Puts a proxy between the bastion and its bucket, and starts the bastion anew.
+    /// Starts a server beside a rig that has none, and lets what is recorded go on into a bucket there: also what was. The bastion
+    /// starts anew.
+    ///
+    /// # Errors
+    /// When the server or the bastion does not come up.
+    pub fn add_bucket(&mut self) -> Result<()> {
+        let server = start(&self.dir, free_port()?)?;
+        self.s3 = Some(server.clone());
+        let entry = entry(&self.bastion.dir, &server)?;
+        self.reconfigure_vault(|vault| {
+            vault.insert("s3".to_owned(), Value::Array(vec![entry]));
+            Some(())
+        })?;
+        self.remember()
+    }
+
+    /// Puts a proxy between the bastion and its bucket. The bastion starts anew.
     ///
     /// # Errors
     /// When the rig was started without a bucket, or the bastion does not come up.
     pub fn spoil_bucket(&mut self) -> Result<Faults> {
         let faults = Faults::before(self.s3()?.port)?;
-        let path = self.bastion.config();
-        let mut config: Table = fs::read_to_string(&path)?.parse()?;
-        let vaults = config.get_mut("vault").and_then(|vault| vault.get_mut("s3")).and_then(Value::as_array_mut);
-        let vault = vaults.and_then(|vaults| vaults.first_mut()?.as_table_mut()).context("no [[vault.s3]]")?;
-        vault.insert("endpoint".to_owned(), Value::from(faults.endpoint()));
+        self.reconfigure_vault(|vault| {
+            let bucket = vault.get_mut("s3")?.as_array_mut()?.first_mut()?.as_table_mut()?;
+            bucket.insert("endpoint".to_owned(), Value::from(faults.endpoint()));
+            Some(())
+        })?;
+        Ok(faults)
+    }
+
+    fn reconfigure_vault(&mut self, change: impl FnOnce(&mut Table) -> Option<()>) -> Result<()> {
+        let mut config = Bastion::init(&self.bastion.dir)?;
+        let vault = config.get_mut("vault").and_then(Value::as_table_mut);
+        vault.and_then(change).context("a [vault] of another kind")?;
         self.bastion.stop();
         Bastion::configure(&self.bastion.dir, &config)?;
         self.bastion.again()?;
-        Ok(faults)
+        Ok(())
     }
 
     /// Returns the bucket as an auditor has it, with credentials that can do nothing but read.

@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
 use casemate_tests::officer;
 use casemate_tests::process::wait_until;
 use casemate_tests::rig::{BUCKET, Lab};
-use casemate_tests::s3::ceph::{CANARY, OWNER, READER, WRITER};
+use casemate_tests::s3::ceph::{CANARY, Ceph, OWNER, READER, WRITER};
 use casemate_tests::s3::{blocking, refusal, versions};
 use casemate_tests::vault::{Vault, Verdict};
 
@@ -31,6 +31,9 @@ const WHAT: [(&str, Deed); 5] = [
 /// How long it may take until everything is in the bucket: promised are ten seconds after the end of a session.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How a reader names the bucket.
+pub(super) const SOURCE: &str = "s3://casemate";
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy)]
@@ -47,16 +50,19 @@ struct Target {
 }
 
 /// Shows that what is in the bucket stays there; returns the bucket as an auditor has it, or nothing where there is none.
-pub(super) fn lock_up(lab: &Lab, desk: &Path, sessions: usize) -> Result<Option<Vault>> {
+pub(super) fn lock_up(lab: &mut Lab, desk: &Path, sessions: usize) -> Result<Option<Vault>> {
     title("6. The same recordings in a bucket, locked")?;
-    if lab.s3.is_none() {
+    if Ceph::programs().is_err() {
         say("  Left out: Ceph, which has buckets with Object Lock, is not installed here.")?;
         return Ok(None);
     }
     say(
-        "  All the while, what was finished has gone on into a bucket of a Ceph on this machine. And off the bastion, an officer has",
+        "  A Ceph is started on this machine, and the bastion is told of a bucket in it: all that it has recorded goes on there, each",
     )?;
-    say("  signed a trust file that vouches for its key.")?;
+    say(
+        "  version locked in mode COMPLIANCE. Off the bastion, an officer signs a trust file that vouches for its key.",
+    )?;
+    lab.rig.add_bucket()?;
     let trust = officer::vouch(&lab.bastion, desk, "anchor_age_max = \"1d\"\nretain_min = \"1d\"")?;
     let bucket = Vault { trust, ..lab.bucket()? };
     let all = |verdict: &Verdict| verdict.exit == 0 && verdict.term("clean") >= sessions as u64;
@@ -122,7 +128,7 @@ pub(super) fn explain(bucket: &Vault, cut_short: &str) -> Result<()> {
 
 /// Lets the auditor verify, and shows those lines that say one of `words`.
 fn verify(bucket: &Vault, exit: i32, words: &[&str]) -> Result<String> {
-    command(&format!("casemate-replay verify s3://{BUCKET} --trust trust.toml; echo $?"))?;
+    command(&format!("casemate-replay verify {SOURCE} --trust trust.toml; echo $?"))?;
     let trust = bucket.trust.to_str().context("a path that is not UTF-8")?;
     let done = bucket.replay("verify", &["--trust", trust])?;
     let out = done.out();
