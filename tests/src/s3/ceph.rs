@@ -15,6 +15,7 @@ use rustix::process::Signal;
 
 use super::Login;
 use super::ceph_conf::{self, Place};
+use crate::clocks;
 use crate::process::{Owned, Spawned, find_program, nothing, run, spawn_daemon, wait_until};
 use crate::sshd::free_port;
 
@@ -191,10 +192,7 @@ impl Ceph {
         let mut command = self.program(name)?;
         command.args(args).current_dir(&self.dir);
         if name == "radosgw" && !self.ahead.is_zero() {
-            // The program that goes with the library would stay as the parent, and be what is ended in the gateway's place.
-            command
-                .env("LD_PRELOAD", ceph_conf::clock_library()?)
-                .env("FAKETIME", format!("+{}", self.ahead.as_secs()));
+            command.envs(clocks::ahead(self.ahead)?);
         }
         let process = spawn_daemon(&mut command, &self.dir.join(format!("{name}.out")))?;
         self.processes.insert(0, process);

@@ -1,12 +1,9 @@
 //! What a throwaway Ceph is told, and how one finds out that it answers. Only [`super::ceph`] asks.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use anyhow::{Context, Result};
 
 use super::ceph::Store;
 use crate::noise::{Noise, fresh_seed};
@@ -108,14 +105,4 @@ pub(super) fn answers(port: u16) -> bool {
         Ok(&begins == b"HTTP/1.1 ")
     };
     asked().unwrap_or(false)
-}
-
-/// Returns the library that shows a process another clock.
-///
-/// # Errors
-/// When it is not installed.
-pub(super) fn clock_library() -> Result<PathBuf> {
-    let machines = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut found = machines.map(|dir| dir.join("faketime/libfaketimeMT.so.1")).filter(|path| path.is_file());
-    found.next().context("libfaketime is missing: scripts/need ceph")
 }

@@ -7,6 +7,7 @@
 mod faults;
 mod fleet;
 mod incremental;
+mod held_back;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;
