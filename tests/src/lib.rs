@@ -2,8 +2,8 @@
 //!
 //! The rig, the demo, the benchmarks and every end-to-end test stand on this code. It reaches the product only as a
 //! person would: by its programs, its configuration file, its sockets and its vault. It refuses to know how any of
-//! them work inside, so a test can never agree with the code by sharing it. Two modules know more: [`disk`] stands behind the
-//! recorder's seam to the filesystem, and [`forge`] knows the format, as an attacker does.
+//! them work inside, so a test can never agree with the code by sharing it. Three modules know more: [`disk`] and [`clocks`] stand
+//! behind the recorder's seams to the filesystem and to time, and [`forge`] knows the format, as an attacker does.
 
 pub mod bastion;
 pub mod bins;

@@ -80,6 +80,9 @@ impl World {
             self.work(hour);
         }
         self.lab.bastion.stop();
+        // Whoever runs the node has heard of it.
+        let log = self.lab.bastion.log();
+        assert!(log.contains("alert=\"vault-behind\""), "{log}");
     }
 
     /// Shows the server the day that it is.

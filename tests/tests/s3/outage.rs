@@ -258,6 +258,7 @@ fn nobody_notices_an_hour_without_the_vault() {
     // Half of it is sent and half comes back.
     let (len, every) = ((HOUR_BYTES / WRITES / 2) as usize, hour / pick(36, WRITES as u32));
     let workers: Vec<_> = (0..SESSIONS).map(|seed| work(&lab.client, seed, len, every, phase.clone())).collect();
+    assert!(wait_until(PATIENCE, || figure("casemate_sessions_live") >= SESSIONS as f64), "{}", lab.bastion.log());
     let (mut logins, mut count) = (Times::default(), 0);
     count += log_in(&lab, &mut logins, 0, || true);
 
@@ -265,7 +266,7 @@ fn nobody_notices_an_hour_without_the_vault() {
     let away = Instant::now();
     phase.next();
     count += log_in(&lab, &mut logins, 1, || away.elapsed() >= hour);
-    // The last of its segments are finished a minute later.
+    // What the last minute held is in no finished segment yet, and waits for nothing.
     let outage = away.elapsed();
     let (bytes, segments) = (figure("casemate_vault_waiting_bytes"), figure("casemate_vault_waiting_segments"));
     assert!(segments > 0.0 && figure("casemate_vault_failures_total") > 0.0);
