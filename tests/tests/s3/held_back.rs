@@ -168,6 +168,11 @@ fn a_day_that_was_kept_back_is_never_clean_again() {
     world.faults.take_connections().unwrap();
     // The newest anchor is a day old: an exception, and by a trust file that says how old one may be no verdict.
     assert_eq!(world.never_clean("restored"), [3, 3, 4, 4]);
+    // A directory says nothing of when it got what it holds: of that one, only a trust file that bounds the age of anchors tells.
+    let state = world.desk.path().join("strict/state.json");
+    let mut local = Vault { trust: world.desk.path().join("strict/trust.toml"), ..world.lab.vault() };
+    local.env.extend(clocks::ahead(world.later).unwrap());
+    assert_eq!(local.verify(&["--state", state.to_str().unwrap()]).unwrap().exit, 4);
     // Whoever kept something of that day has the proof.
     let kept = newest_note(&lost.dir);
     let verdict = world.verify("plain", false, &["--checkpoint", kept.to_str().unwrap()]);
