@@ -32,7 +32,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
     fn protect(&self, path: &Path, immutable: bool) -> io::Result<()>;
     /// Takes back what [`Fs::protect`] did, so that the file can be removed.
     fn unprotect(&self, path: &Path) -> io::Result<()>;
-    /// Returns the free share of the filesystem that holds `path`, in bytes: (available, total).
+    /// Returns what is available of the filesystem that holds `path`, and that together with what is used of it, in bytes. What is
+    /// kept for root, or for others by a quota, is neither.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 }
 
@@ -164,7 +165,9 @@ impl Fs for OsFs {
 
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+        // As df counts.
+        let blocks = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_add(stat.f_bavail);
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), blocks.saturating_mul(stat.f_frsize)))
     }
 }
 
@@ -193,5 +196,26 @@ impl File for OsFile {
         if let Err(error) = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
             tracing::debug!(%error, "no advice taken");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_counted_as_df_counts_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let df =
+            std::process::Command::new("df").args(["-B1", "--output=used,avail"]).arg(dir.path()).output().unwrap();
+        let text = String::from_utf8(df.stdout).unwrap();
+        let [used, available] = text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{text}")
+        };
+        let (used, available): (u64, u64) = (used.parse().unwrap(), available.parse().unwrap());
+        let (ours, all) = OsFs.space(dir.path()).unwrap();
+        // Others write meanwhile.
+        let near = |a: u64, b: u64| a.abs_diff(b) <= (1 << 30).min(all / 20);
+        assert!(near(ours, available) && near(all - ours, used), "{ours} of {all}, and df: {text}");
     }
 }

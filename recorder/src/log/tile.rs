@@ -85,6 +85,28 @@ impl fmt::Display for TileName {
     }
 }
 
+impl TileName {
+    /// Cuts what a wider one of the same place holds to what this one does: it begins with it.
+    ///
+    /// # Errors
+    /// It holds less, or is none.
+    pub fn cut(self, wider: &[u8]) -> Result<Vec<u8>, TileError> {
+        match self.content {
+            Content::Hashes { .. } => {
+                let (have, need) = (wider.len() / HASH_LEN, usize::from(self.width));
+                wider.get(..need * HASH_LEN).map(<[u8]>::to_vec).ok_or(TileError::Short { have, need })
+            }
+            Content::Entries => {
+                let mut bundle = Vec::new();
+                for entry in read_entries(wider, self.width, false)? {
+                    push_entry(&mut bundle, entry)?;
+                }
+                Ok(bundle)
+            }
+        }
+    }
+}
+
 impl FromStr for TileName {
     type Err = TileError;
 
@@ -242,6 +264,22 @@ mod tests {
 
     fn entries(index: u64, width: u16) -> TileName {
         TileName { content: Content::Entries, index, width }
+    }
+
+    #[test]
+    fn a_narrow_tile_is_the_beginning_of_a_wide_one() {
+        let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+        for entry in [&b"one"[..], b"", b"three"] {
+            push_entry(&mut wide, entry).unwrap();
+        }
+        push_entry(&mut narrow, b"one").unwrap();
+        push_entry(&mut narrow, b"").unwrap();
+        assert_eq!(entries(0, 2).cut(&wide).unwrap(), narrow);
+        assert_eq!(entries(0, 3).cut(&wide).unwrap(), wide);
+        assert_eq!(entries(0, 4).cut(&wide), Err(TileError::Short { have: 3, need: 4 }));
+        let wide: Vec<u8> = (0..96).collect();
+        assert_eq!(hashes(1, 0, 2).cut(&wide).unwrap(), wide[..64]);
+        assert_eq!(hashes(1, 0, 4).cut(&wide), Err(TileError::Short { have: 3, need: 4 }));
     }
 
     #[test]

@@ -13,15 +13,24 @@ use crate::vault::s3::{Bucket, S3Error};
 /// Days of checkpoints that are looked through at least: a clock that went back may have put the newest one into an older.
 const DAYS_MIN: usize = 3;
 
-/// Returns the largest checkpoint of the log that this node's key signed.
+/// What a vault elsewhere has of the log.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The largest checkpoint that this node's key signed.
+    pub(super) newest: Option<Note>,
+    /// Names of larger ones under which there is none that it signed: a server spoiled what it took, or somebody put something there.
+    pub(super) spoiled: Vec<String>,
+}
+
+/// Asks for the newest checkpoints.
 ///
 /// # Errors
 /// As a request ended.
-pub(super) async fn newest_checkpoint(bucket: &Bucket, node: &str, key: &LogKey) -> Result<Option<Note>, S3Error> {
+pub(super) async fn known(bucket: &Bucket, node: &str, key: &LogKey) -> Result<Known, S3Error> {
     let dir = log_key(node, "cp/");
     let mut days = bucket.directories(&dir).await?;
     days.sort_unstable();
-    let mut newest: Option<Note> = None;
+    let Known { mut newest, mut spoiled } = Known::default();
     for (seen, day) in days.iter().rev().enumerate() {
         if newest.is_some() && seen >= DAYS_MIN {
             break;
@@ -45,12 +54,19 @@ pub(super) async fn newest_checkpoint(bucket: &Bucket, node: &str, key: &LogKey)
             let note = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse::<Note>().ok());
             // Whoever can write to the bucket can put anything there; only what the node's key signed says something of it.
             match note.filter(|note| note.checkpoint.size == size && note.verify(key).is_ok()) {
-                Some(note) => newest = Some(note),
-                None => tracing::warn!(vault = bucket.settings().name, name, "not a checkpoint that this node signed"),
+                Some(note) => {
+                    newest = Some(note);
+                    spoiled.retain(|other| *other != name);
+                }
+                None => {
+                    tracing::warn!(vault = bucket.settings().name, name, "not a checkpoint that this node signed");
+                    spoiled.push(name);
+                }
             }
         }
     }
-    Ok(newest)
+    spoiled.dedup();
+    Ok(Known { newest, spoiled })
 }
 
 /// How the local log stands to a checkpoint.

@@ -7,7 +7,7 @@ use crate::vault::s3::{Bucket, Lie, Lock, S3Error, Standing, Wanted, md5_of};
 
 /// So often something else under the name is answered with a version of our own; a server that spoils each of them would only be
 /// fed more.
-const OVER_MAX: u32 = 3;
+pub(super) const OVER_MAX: u32 = 3;
 
 /// Why an object is not where it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

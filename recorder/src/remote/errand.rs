@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::deliver::{Parcel, Trouble, deliver};
 use crate::log::note::Note;
-use crate::log::tile::new_tiles;
+use crate::log::tile::{TILE_WIDTH, TileName, new_tiles};
 use crate::vault::s3::{Bucket, Lock};
-use crate::vault::{Vault, day, log_key};
+use crate::vault::{Vault, log_key};
 
 /// How far the lock of an earlier attempt may end from what a later one asks for, in microseconds: both ask for the end of a day.
 const SLACK_US: u64 = 3 * 86_400_000_000;
@@ -18,8 +18,6 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
     /// When the server took the checkpoint, by its own clock, in microseconds since 1970; 0 where it did not get there.
     pub(super) dated_us: u64,
-    /// A tile gave way to a wider one meanwhile: a newer checkpoint is on its way.
-    pub(super) overtaken: bool,
 }
 
 /// A checkpoint on its way, with the tiles that it covers and the bucket does not have.
@@ -31,7 +29,8 @@ pub(super) struct Errand {
     /// The size of the checkpoint that is there.
     pub(super) sent: u64,
     pub(super) note: Box<Note>,
-    pub(super) wall_us: u64,
+    /// The name that the checkpoint gets.
+    pub(super) key: String,
     pub(super) lock: Lock,
     pub(super) fresh: bool,
     pub(super) attempt: u32,
@@ -41,18 +40,18 @@ impl Errand {
     pub(super) async fn run(&self) -> Result<Sent, Trouble> {
         let mut done = Sent::default();
         for name in new_tiles(self.sent, self.note.checkpoint.size) {
-            let key = log_key(&self.node, &name.to_string());
-            match self.vault.get(&key) {
-                Ok(Some(content)) => {
-                    self.put(key, content.into(), &mut done).await?;
-                }
-                Ok(None) => return Ok(Sent { overtaken: true, ..done }),
-                Err(_) => return Err(Trouble::LocalCopy),
-            }
+            let content = self.tile(name).ok_or(Trouble::LocalCopy)?;
+            self.put(log_key(&self.node, &name.to_string()), content.into(), &mut done).await?;
         }
-        let key = log_key(&self.node, &self.note.checkpoint.path(&day(self.wall_us)));
-        done.dated_us = self.put(key, self.note.to_string().into(), &mut done).await?;
+        done.dated_us = self.put(self.key.clone(), self.note.to_string().into(), &mut done).await?;
         Ok(done)
+    }
+
+    /// Reads a tile here. One that gave way to a wider one meanwhile is cut from that.
+    fn tile(&self, name: TileName) -> Option<Vec<u8>> {
+        let here = |name: TileName| self.vault.get(&log_key(&self.node, &name.to_string())).ok().flatten();
+        let mut widths = name.width..=TILE_WIDTH;
+        widths.find_map(|width| here(TileName { width, ..name })).and_then(|wide| name.cut(&wide).ok())
     }
 
     /// Returns when the server took it, by its own clock.

@@ -6,8 +6,8 @@
 
 mod faults;
 mod fleet;
-mod incremental;
 mod held_back;
+mod incremental;
 mod node;
 #[path = "../../../replay/tests/support/mod.rs"]
 mod officer;

@@ -126,13 +126,13 @@ pub(crate) fn wait_shipped(recorder: &Recorder, size: u64, patience: Duration) -
 /// Holds a bucket against what lies here: every segment once, as it is here and locked; the newest checkpoint that is there
 /// covers all of them, and the log can be read up to it.
 ///
-/// With `spoiled`, a server may keep spoiled versions beside: the right one is there then as well.
-pub(crate) async fn holds_all(place: &Place, client: &Client, bucket: &str, spoiled: bool) {
+/// Under so many names the server may keep `spoiled` versions beside: the right one is there then as well.
+pub(crate) async fn holds_all(place: &Place, client: &Client, bucket: &str, spoiled: usize) {
     let found = versions(client, bucket, "v1/").await.unwrap();
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|version| *names.entry(version.key().unwrap()).or_default() += 1);
     let twice: Vec<_> = names.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(twice.len() <= usize::from(spoiled), "second versions: {twice:?}");
+    assert!(twice.len() <= spoiled, "second versions: {twice:?}");
     let mut right = BTreeSet::new();
     let segments = place.segments();
     let there: BTreeSet<&str> = names.keys().copied().filter(|name| name.ends_with(".seg")).collect();

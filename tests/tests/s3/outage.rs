@@ -186,7 +186,7 @@ async fn what_came_together_in_an_hour_is_caught_up_with_and_nothing_is_there_tw
     backlog.tell();
     receipts.tell("receipts");
 
-    holds_all(&place, &straight, BUCKET, false).await;
+    holds_all(&place, &straight, BUCKET, 0).await;
     let mut trust = officer::trust(dir.path(), vec![officer::node(NODE, &node_key(NODE), Period::ALWAYS)]);
     trust.anchor_age_max = Some(Duration::from_secs(86_400));
     let file = dir.path().join("trust.toml");

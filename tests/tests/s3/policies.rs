@@ -416,7 +416,7 @@ async fn under_the_published_policies_a_recorder_ships_and_nobody_does_more() {
     assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
     recorder.shutdown();
     assert!(figures(&recorder).troubles.is_empty(), "{:?}", figures(&recorder));
-    holds_all(&place, &owner, BUCKET, false).await;
+    holds_all(&place, &owner, BUCKET, 0).await;
 
     let bucket = Bucket::open(place.settings.clone(), Purpose::Reading).await.unwrap();
     let now_us = u64::try_from(in_days(0).secs()).unwrap() * 1_000_000;
@@ -434,7 +434,7 @@ async fn under_the_published_policies_a_recorder_ships_and_nobody_does_more() {
     administrators_take_nothing(&ceph, key, version).await;
     roles_deny_themselves(&ceph, key, version).await;
     // After all of it, everything is there and nothing beside it.
-    holds_all(&place, &owner, BUCKET, false).await;
+    holds_all(&place, &owner, BUCKET, 0).await;
 }
 
 async fn writer_only_adds(client: &Client, key: &str, version: &str) {

@@ -44,7 +44,7 @@ impl World {
     }
 
     async fn holds_all(&self) {
-        holds_all(&self.place, &self.straight, &self.bucket, false).await;
+        holds_all(&self.place, &self.straight, &self.bucket, 0).await;
     }
 }
 
@@ -143,7 +143,7 @@ async fn every_fault_at_every_request_ends_in_the_same_state() {
             eprintln!("request {number}: {name}");
             story(&world).await;
             settle(&world);
-            holds_all(&world.place, &world.straight, &world.bucket, name == "truncated").await;
+            holds_all(&world.place, &world.straight, &world.bucket, usize::from(name == "truncated")).await;
             eprintln!("request {number}: {name}: as it should be");
         });
     }
@@ -181,6 +181,40 @@ async fn nothing_waits_for_a_vault_that_is_away_and_nothing_is_lost() {
     eprintln!("20 sessions recorded in {recorded:?}, shipped {:?} after the vault was back", back.elapsed());
     recorder.shutdown();
     world.holds_all().await;
+}
+
+/// A checkpoint that the server spoiled is put right although newer ones came meanwhile, and by the next start where this one
+/// ended: a bucket in which something poses as a checkpoint and is none would never be clean again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_spoiled_of_the_log_is_put_right_when_there_is_newer_by_then() {
+    let of_log = |seen: &Seen| seen.method == "PUT" && seen.path.contains("/v1/log/");
+    let note = |seen: &Seen| seen.path.ends_with(".note");
+    let world = World::new().await;
+    let recorder = world.place.start().unwrap();
+    let closed = session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
+    let spoiled = |count: usize| {
+        let seen = world.faults.seen();
+        seen.iter().filter(|seen| of_log(seen) && seen.spoiled).count() >= count
+    };
+    // A tile, then a checkpoint; each time the log goes on at once.
+    for (number, of_kind) in [false, true].into_iter().enumerate() {
+        world.faults.spoil_next(1, Fault::Truncate(20), move |seen| of_log(seen) && note(seen) == of_kind);
+        session(&recorder, 2, 1000).await;
+        assert!(wait_until(PATIENCE, || spoiled(number + 1)));
+        let closed = session(&recorder, 3, 1000).await;
+        assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
+    }
+    recorder.shutdown();
+    holds_all(&world.place, &world.straight, BUCKET, 2).await;
+
+    // Whatever this one tries again before it ends is spoiled too.
+    world.faults.spoil_next(3, Fault::Truncate(20), move |seen| of_log(seen) && note(seen));
+    let recorder = world.place.start().unwrap();
+    assert!(wait_until(PATIENCE, || spoiled(3)));
+    recorder.shutdown();
+    settle(&world);
+    holds_all(&world.place, &world.straight, BUCKET, 3).await;
 }
 
 /// Acceptance 3: each lie is found at once, told, and nothing is said to be stored.

@@ -2,6 +2,7 @@
 
 mod settle;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::backlog::{Backlog, Due};
-use super::contact::newest_checkpoint;
+use super::contact::{Known, known};
 use super::deliver::{Delivered, Parcel, Trouble, deliver, recheck};
 use super::errand::{Errand, Sent};
 use super::figures::Board;
@@ -28,7 +29,7 @@ use crate::local_log::read_leaves;
 use crate::log::leaf::Leaf;
 use crate::log::note::Note;
 use crate::vault::s3::{Bucket, Check, Lock, Purpose, S3Error, Settings, Wanted};
-use crate::vault::{Vault, segment_key};
+use crate::vault::{Vault, day, log_key, segment_key};
 
 /// Segments under way at once: each is in memory while it is.
 const UPLOADS_MAX: usize = 6;
@@ -60,14 +61,14 @@ pub(super) struct Setup {
 
 /// A request, or a few that belong together, that came to an end.
 enum Done {
-    Contact(Result<Option<Note>, S3Error>),
+    Contact(Result<Known, S3Error>),
     Segment {
         due: Due,
         outcome: Result<Delivered, Trouble>,
         wanted: Option<Wanted>,
     },
     Checkpoint {
-        size: u64,
+        note: Named,
         outcome: Result<Sent, Trouble>,
     },
     Looked(Vec<Check>),
@@ -81,6 +82,13 @@ enum Done {
         bytes: u64,
         outcome: Result<bool, Trouble>,
     },
+}
+
+/// A checkpoint with its name there.
+#[derive(Debug, Clone)]
+struct Named {
+    key: String,
+    note: Box<Note>,
 }
 
 /// Whether the bucket has said what it knows of the log.
@@ -106,6 +114,8 @@ pub(super) struct Remote {
     uploads: usize,
     /// The newest checkpoint here, and the size of the one there.
     checkpoint: Option<Box<Note>>,
+    /// Checkpoints that the bucket has something else in the place of; they go before any newer one.
+    spoiled: VecDeque<Named>,
     sent: u64,
     sending: bool,
     sent_at_us: u64,
@@ -170,6 +180,7 @@ impl Remote {
             tasks: JoinSet::new(),
             uploads: 0,
             checkpoint: None,
+            spoiled: VecDeque::new(),
             sent: 0,
             sending: false,
             sent_at_us: 0,
@@ -226,7 +237,8 @@ impl Remote {
 
     /// Whether nothing is left that could be done now.
     fn is_idle(&self) -> bool {
-        let current = self.checkpoint.as_ref().is_none_or(|note| note.checkpoint.size <= self.sent);
+        let newest = self.checkpoint.as_ref().is_none_or(|note| note.checkpoint.size <= self.sent);
+        let current = newest && self.spoiled.is_empty();
         self.tasks.is_empty()
             && (self.contact != Contact::Made
                 || self.gate.is_failing()
@@ -242,7 +254,8 @@ impl Remote {
         for due_us in [ends_us, self.backlog.next_due_us()].into_iter().flatten() {
             next_us = next_us.min(due_us);
         }
-        if self.sent < self.urgent_size && self.checkpoint.is_some() && !self.sending {
+        let urgent = self.sent < self.urgent_size && self.checkpoint.is_some();
+        if (urgent || !self.spoiled.is_empty()) && !self.sending {
             next_us = next_us.min(self.sent_at_us.saturating_add(self.checkpoint_pause_us()));
         }
         // What is due and cannot begin waits for a task that is under way.
@@ -303,14 +316,15 @@ impl Remote {
     fn make_contact(&mut self) {
         self.contact = Contact::Asking;
         let (bucket, key) = (self.bucket.clone(), self.common.key.clone());
-        self.tasks.spawn(async move { Done::Contact(newest_checkpoint(&bucket, key.name(), &key).await) });
+        self.tasks.spawn(async move { Done::Contact(known(&bucket, key.name(), &key).await) });
     }
 
     fn checkpoint_is_due(&self, now_us: u64, ending: bool) -> bool {
         let newer = self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.sent);
         let passed_us = now_us.saturating_sub(self.sent_at_us);
-        let urgent = ending || self.sent < self.urgent_size;
-        newer && passed_us >= if urgent { self.checkpoint_pause_us() } else { CHECKPOINT_EVERY_US }
+        let urgent = ending || self.sent < self.urgent_size || !self.spoiled.is_empty();
+        (newer || !self.spoiled.is_empty())
+            && passed_us >= if urgent { self.checkpoint_pause_us() } else { CHECKPOINT_EVERY_US }
     }
 
     /// How long a checkpoint that is urgent waits after the one before.
@@ -318,12 +332,16 @@ impl Remote {
         CHECKPOINT_PAUSE_US.checked_shl(self.log_failures).unwrap_or(CHECKPOINT_EVERY_US).min(CHECKPOINT_EVERY_US)
     }
 
-    /// Puts the newest checkpoint, behind the tiles that it covers.
+    /// Puts the newest checkpoint, behind the tiles that it covers; one that is spoiled there before it.
     fn send_checkpoint(&mut self, now_us: u64) {
-        let Some(note) = self.checkpoint.clone() else { return };
+        let wall_us = self.common.queue.now().wall_us;
+        let newest = || {
+            let note = self.checkpoint.clone()?;
+            Some(Named { key: log_key(self.common.key.name(), &note.checkpoint.path(&day(wall_us))), note })
+        };
+        let Some(note) = self.spoiled.front().cloned().or_else(newest) else { return };
         self.sending = true;
         self.sent_at_us = now_us;
-        let wall_us = self.common.queue.now().wall_us;
         let mode = self.bucket.settings().mode;
         let until_us =
             wall_us.saturating_add(self.common.retain_us).div_ceil(DAY_US).saturating_add(1).saturating_mul(DAY_US);
@@ -331,15 +349,14 @@ impl Remote {
             bucket: self.bucket.clone(),
             vault: Vault::Dir(self.common.vault.clone()),
             node: self.common.key.name().to_owned(),
-            sent: self.sent,
-            note,
-            wall_us,
+            sent: self.sent.min(note.note.checkpoint.size),
+            note: note.note.clone(),
+            key: note.key.clone(),
             lock: Lock { mode, until_us },
             fresh: self.clean,
             attempt: self.log_failures,
         };
-        self.tasks
-            .spawn(async move { Done::Checkpoint { size: errand.note.checkpoint.size, outcome: errand.run().await } });
+        self.tasks.spawn(async move { Done::Checkpoint { note, outcome: errand.run().await } });
     }
 
     fn send_segment(&mut self, due: Due) {

@@ -1,17 +1,16 @@
 //! What follows when a request came to an end: a leaf, another attempt, or a word to whoever watches.
 
-use super::{Contact, Done, Remote};
+use super::{Contact, Done, Named, Remote};
 use crate::catalogue::Page;
 use crate::error::{Frozen, OpenError};
 use crate::log::leaf::Stored;
-use crate::log::note::Note;
 use crate::queue::Command;
 use crate::remote::backlog::Due;
-use crate::remote::contact::{Standing, compare};
-use crate::remote::deliver::{Delivered, Trouble};
+use crate::remote::contact::{Known, Standing, compare};
+use crate::remote::deliver::{Delivered, OVER_MAX, Trouble};
 use crate::remote::vigil::Delivery;
 use crate::vault::s3::{Lie, LockMode, S3Error, Wanted};
-use crate::vault::segment_key;
+use crate::vault::{Vault, segment_key};
 
 impl Remote {
     pub(super) fn settle(&mut self, done: Done) {
@@ -22,26 +21,29 @@ impl Remote {
                 self.uploads = self.uploads.saturating_sub(1);
                 self.delivered(due, outcome, wanted, now_us);
             }
-            Done::Checkpoint { size, outcome } => {
+            Done::Checkpoint { note, outcome } => {
                 self.sending = false;
+                self.spoiled.retain(|spoiled| spoiled.key != note.key);
                 match outcome {
                     Ok(sent) => {
                         self.reached();
-                        self.clean = !sent.overtaken;
+                        self.clean = true;
                         self.board.put(sent.objects, sent.bytes);
                         self.board.dated(sent.dated_us);
                         self.board.settled("log");
                         self.log_failures = 0;
-                        if !sent.overtaken {
-                            self.sent = self.sent.max(size);
-                            self.board.log_size(self.sent);
-                        }
+                        self.sent = self.sent.max(note.note.checkpoint.size);
+                        self.board.log_size(self.sent);
                     }
                     Err(trouble) => {
                         self.clean = false;
                         // Where the server does not answer, the gate says when it is asked again.
                         if !trouble.is_transient() {
                             self.log_failures = self.log_failures.saturating_add(1).min(16);
+                            // What is newer by then has another name, and would leave this one as it is.
+                            if self.log_failures <= OVER_MAX {
+                                self.spoiled.push_front(note);
+                            }
                         }
                         self.came_to_nothing("log", &trouble, now_us);
                     }
@@ -63,10 +65,10 @@ impl Remote {
     }
 
     /// Holds the log here against what the bucket knows of it.
-    fn contacted(&mut self, outcome: Result<Option<Note>, S3Error>, now_us: u64) {
+    fn contacted(&mut self, outcome: Result<Known, S3Error>, now_us: u64) {
         self.contact = Contact::Unknown;
-        let newest = match outcome {
-            Ok(newest) => newest,
+        let Known { newest, spoiled } = match outcome {
+            Ok(known) => known,
             Err(error) => return self.came_to_nothing("contact", &error.into(), now_us),
         };
         let log_dir = self.common.state_dir.join("log");
@@ -82,6 +84,12 @@ impl Remote {
                 self.board.settled("contact");
                 self.sent = size;
                 self.board.log_size(size);
+                // Of what the node itself put there it has a copy. What is not its own is for the verifier to tell of.
+                let vault = Vault::Dir(self.common.vault.clone());
+                self.spoiled.extend(spoiled.into_iter().filter_map(|key| {
+                    let text = vault.get(&key).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok())?;
+                    Some(Named { key, note: Box::new(text.parse().ok()?) })
+                }));
                 // Whoever waits for this may have given up waiting.
                 let _ = self.first.send(None);
                 return;
