@@ -7,6 +7,7 @@ use casemate_recorder::transcript::event::{Event, Side};
 use super::names::Heading;
 use super::queue::{Asked, Full, Kind, micros};
 use super::statement::Outcome;
+use super::sum::Sum;
 use super::{Flow, Phase, Results, Unread, Verdict};
 use crate::pg::codec::Piece;
 
@@ -19,7 +20,7 @@ pub(super) struct Ear {
     messages: u64,
     /// The neighbouring frames of CopyData: how many, and of what they carry the BLAKE3 where that is wanted.
     copied_frames: u64,
-    copied: Option<Box<blake3::Hasher>>,
+    copied: Option<Box<Sum>>,
     verdict: Verdict,
     /// What the target skips since something failed.
     unread: Unread,

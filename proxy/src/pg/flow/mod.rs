@@ -12,6 +12,7 @@ mod model;
 mod names;
 mod queue;
 mod statement;
+mod sum;
 mod target;
 #[cfg(test)]
 mod tests;

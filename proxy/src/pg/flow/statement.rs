@@ -2,6 +2,7 @@
 
 use casemate_recorder::transcript::event::{Body, Event, pg_done};
 
+use super::sum::Sum;
 use super::told::{self, Complaint};
 
 /// How many fields a statement has that did not fail.
@@ -89,8 +90,8 @@ pub(super) struct Statement {
     pub(super) us: u64,
     /// How often it was suspended.
     pub(super) batches: u32,
-    /// Of `bytes`, where that is wanted. Two kilobytes, so it is made once and used again.
-    pub(super) hash: Option<Box<blake3::Hasher>>,
+    /// Of `bytes`, where that is wanted. Two kilobytes and more, so it is made once and used again.
+    pub(super) hash: Option<Box<Sum>>,
     /// Of `copied`, where that is wanted and all of it was seen.
     pub(super) copied_hash: Option<Box<blake3::Hash>>,
 }

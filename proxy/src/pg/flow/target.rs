@@ -242,6 +242,9 @@ impl Flow {
             let mut statement = std::mem::take(&mut self.statement);
             statement.us = statement.us.saturating_add(us);
             statement.batches = statement.batches.saturating_add(1);
+            if let Some(hash) = &mut statement.hash {
+                hash.rest();
+            }
             let suspended = Some(Box::new(statement));
             match self.portals.get_mut(portal) {
                 Some(portal) => portal.suspended = suspended,
