@@ -101,7 +101,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::remote::samples::{RETAIN_UNTIL_US, close, open, segment, stored};
+    use crate::remote::samples::{RETAIN_UNTIL_US, session, stored};
 
     fn id(number: u8) -> SessionId {
         SessionId([number; 16])
@@ -120,24 +120,15 @@ mod tests {
 
     #[test]
     fn only_what_is_over_ended_and_everywhere_may_be_retired() {
+        // 2 is live, and of the control transcripts the newest two are read by a start.
         let leaves = [
-            open(id(1), 0),
-            segment(id(1), 0),
-            segment(id(1), 1),
-            close(id(1)),
-            // Live.
-            open(id(2), 0),
-            segment(id(2), 0),
-            // Control transcripts: the newest two are read by a start.
-            open(id(3), 2),
-            segment(id(3), 0),
-            close(id(3)),
-            open(id(4), 2),
-            segment(id(4), 0),
-            close(id(4)),
-            open(id(5), 2),
-            segment(id(5), 0),
-        ];
+            session(id(1), 0, 2, true),
+            session(id(2), 0, 1, false),
+            session(id(3), 2, 1, true),
+            session(id(4), 2, 1, true),
+            session(id(5), 2, 1, false),
+        ]
+        .concat();
         let over = read(&leaves, RETAIN_UNTIL_US, &[]);
         assert_eq!(numbers(&over), [1, 3]);
         assert_eq!(over.not_yet(), 3);
@@ -153,16 +144,8 @@ mod tests {
 
     #[test]
     fn what_is_retired_is_not_retired_again_and_its_files_can_go() {
-        let leaves = [
-            open(id(1), 0),
-            segment(id(1), 0),
-            segment(id(1), 1),
-            close(id(1)),
-            open(id(2), 0),
-            segment(id(2), 0),
-            close(id(2)),
-            Leaf::Retired(Retired { session: id(1), wall_us: 0 }),
-        ];
+        let mut leaves = [session(id(1), 0, 2, true), session(id(2), 0, 1, true)].concat();
+        leaves.push(Leaf::Retired(Retired { session: id(1), wall_us: 0 }));
         let over = read(&leaves, RETAIN_UNTIL_US, &[]);
         assert_eq!(numbers(&over), [2]);
         let remains: Vec<_> = over.remains().map(|copy| (copy.session.0[0], copy.segment_no)).collect();

@@ -122,11 +122,7 @@ mod tests {
     }
 
     fn session(number: u8, kind: u8, ended: bool) -> Vec<Leaf> {
-        let mut leaves = vec![samples::open(id(number), kind), samples::segment(id(number), 0)];
-        if ended {
-            leaves.push(samples::close(id(number)));
-        }
-        leaves
+        samples::session(id(number), kind, 1, ended)
     }
 
     fn stored(number: u8, vault: &str) -> Leaf {

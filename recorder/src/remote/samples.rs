@@ -45,6 +45,14 @@ pub(crate) fn close(session: SessionId) -> Leaf {
     })
 }
 
+/// A session of so many segments from its opening on, to its end where it has one.
+pub(crate) fn session(session: SessionId, kind: u8, segments: u32, ended: bool) -> Vec<Leaf> {
+    let mut leaves = vec![open(session, kind)];
+    leaves.extend((0..segments).map(|segment_no| segment(session, segment_no)));
+    leaves.extend(ended.then(|| close(session)));
+    leaves
+}
+
 /// The first segment of a session is in a vault.
 pub(crate) fn stored(session: SessionId, vault: &str) -> Leaf {
     Leaf::Stored(Stored {
