@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use casemate_certs::trust::{Holds, show_time};
+use casemate_certs::trust::show_time;
 use casemate_recorder::transcript::event::{Event, act};
 use casemate_recorder::{Expired, Reclaimed};
 use serde_json::json;
 
-use super::statement::{board, told};
+use super::statement::{board, holds};
 use super::{Caller, Reply, at_leisure, auditors_only};
 use crate::alerts::Kind;
 use crate::server::Door;
@@ -33,10 +33,8 @@ async fn work(door: &Door, caller: &Caller<'_>, delete: bool, json: bool) -> Res
         move || recorder.overdue(until_us)
     });
     let mut overdue = overdue.await?;
-    // Without officers that count, nobody can have lifted a hold.
     let board = board(door).ok();
-    let mut holds = Holds::new(board.as_ref());
-    overdue.holds().iter().for_each(|hold| drop(holds.take(&told(hold))));
+    let holds = holds(board.as_ref(), overdue.holds());
     let (held, over): (Vec<Expired>, Vec<Expired>) =
         overdue.sessions().partition(|expired| holds.stands(expired.session));
     let mut sum = Sum { until_us, held: held.len(), not_yet: overdue.not_yet(), gone: None };

@@ -29,9 +29,8 @@ const AHEAD_US: u64 = 300_000_000;
 /// Makes the order that officers sign.
 pub(super) async fn order(door: &Door, caller: &Caller<'_>, set: bool, id: &str) -> Reply {
     let verb = if set { "hold" } else { "lift" };
-    match auditors_only(door, caller, verb) {
-        Ok(()) => {}
-        Err(refused) => return refused,
+    if let Err(refused) = auditors_only(door, caller, verb) {
+        return refused;
     }
     let session = match opened(door, id).await {
         Ok(session) => session.to_string(),
@@ -88,8 +87,7 @@ async fn hold(
         move || Ok(recorder.overdue(0)?.holds().to_vec())
     });
     let logged: Vec<LegalHold> = logged.await?;
-    let mut holds = Holds::new(Some(&board));
-    logged.iter().for_each(|hold| drop(holds.take(&told(hold))));
+    let mut holds = holds(Some(&board), &logged);
     match (order.set, holds.stands(session)) {
         (true, true) => return Err(Reply::refused(format!("a hold stands on {session} already"))),
         (false, false) => return Err(Reply::refused(format!("no hold stands on {session}"))),
@@ -150,10 +148,15 @@ async fn restored(
     })
 }
 
-/// A leaf as the holds are told of it.
-pub(super) fn told(hold: &LegalHold) -> ToldHold<'_, SessionId> {
-    let LegalHold { session, set, wall_us, order, signatures } = hold;
-    ToldHold { session: *session, set: *set, wall_us: *wall_us, order, signatures }
+/// Returns the holds of the node log, as a verifier sees them by the same officers. Without any, nobody can have lifted one.
+pub(super) fn holds<'a>(board: Option<&'a Board>, logged: &[LegalHold]) -> Holds<'a, SessionId> {
+    let mut holds = Holds::new(board);
+    for LegalHold { session, set, wall_us, order, signatures } in logged {
+        let told = ToldHold { session: *session, set: *set, wall_us: *wall_us, order, signatures };
+        // What lifts nothing is for the verifier to tell of.
+        drop(holds.take(&told));
+    }
+    holds
 }
 
 /// Returns the officers of the organisation's trust file.
