@@ -8,6 +8,29 @@ use anyhow::{Context, Result};
 use casemate_recorder::clock::{Clock, SystemClock};
 use casemate_recorder::transcript::Stamp;
 
+/// Clocks whose wall clock is behind the machine's, by so many microseconds, until somebody sets it.
+#[derive(Debug)]
+pub struct Ago(AtomicU64);
+
+impl Ago {
+    /// Clocks that show what the machine's did so long ago.
+    pub fn new(ago: Duration) -> Self {
+        Self(AtomicU64::new(ago.as_micros() as u64))
+    }
+
+    /// Sets it right.
+    pub fn set_right(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Ago {
+    fn now(&self) -> Stamp {
+        let now = SystemClock.now();
+        Stamp { wall_us: now.wall_us.saturating_sub(self.0.load(Ordering::SeqCst)), ..now }
+    }
+}
+
 /// Clocks that run fast.
 #[derive(Debug)]
 pub struct Hasty {

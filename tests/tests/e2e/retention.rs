@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use casemate_certs::vkey::NodeKey;
-use casemate_recorder::clock::{Clock, SystemClock};
-use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, ssh_out};
 use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, SessionSpec, TranscriptKind};
 use casemate_tests::bastion::Bastion;
+use casemate_tests::clocks::Ago;
 use casemate_tests::keys;
 use casemate_tests::process::{Done, nothing, run};
 use casemate_tests::rig::{self, Lab, Options, PORTAL};
@@ -24,17 +23,6 @@ use super::{closed_sessions, control_says};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// The machine's clocks, three days ago.
-#[derive(Debug)]
-struct Past;
-
-impl Clock for Past {
-    fn now(&self) -> Stamp {
-        let now = SystemClock.now();
-        Stamp { wall_us: now.wall_us - 3 * DAY.as_micros() as u64, ..now }
-    }
-}
 
 /// A bastion with an auditor, two officers, and sessions that were recorded three days ago to be kept for one.
 struct House {
@@ -125,7 +113,7 @@ impl House {
 async fn record_old(at: &Path, node: &str) -> Vec<String> {
     let key = NodeKey::parse(&fs::read_to_string(at.join("keys/node.key")).unwrap()).unwrap();
     let recorder = Recorder::start(RecorderConfig {
-        clock: Arc::new(Past),
+        clock: Arc::new(Ago::new(3 * DAY)),
         retain: DAY,
         ..RecorderConfig::new(at.join("state"), at.join("vault"), node.to_owned(), key.signing_key().clone())
     })

@@ -4,14 +4,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use casemate_certs::trust::{Authority, HOLD_NAMESPACE, HoldOrder, Officer, OfficerKey, Period};
 use casemate_recorder::clock::{Clock, SystemClock};
-use casemate_recorder::transcript::Stamp;
 use casemate_recorder::vault::s3::Checksum;
 use casemate_recorder::{Recorder, SessionId};
+use casemate_tests::clocks::Ago;
 use casemate_tests::forge::node_key;
 use casemate_tests::process::wait_until;
 use casemate_tests::s3::ceph::{Ceph, Guard, KEEPER, OWNER, Options, WRITER};
@@ -26,17 +25,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// How long the locks of the first sessions stand: as long as it takes to see them stand.
 const SHORT: Duration = Duration::from_secs(25);
-
-/// The machine's clocks, some time ago.
-#[derive(Debug)]
-struct Ago(AtomicU64);
-
-impl Clock for Ago {
-    fn now(&self) -> Stamp {
-        let now = SystemClock.now();
-        Stamp { wall_us: now.wall_us - self.0.load(Ordering::SeqCst), ..now }
-    }
-}
 
 /// A trust file that Ada and Bob stand behind.
 fn trust(dir: &Path) -> String {
@@ -90,7 +78,7 @@ async fn what_is_held_stays_and_what_is_retired_goes_when_log_and_lock_allow_it(
     let as_keeper = |more: &[&str]| keeper.replay(&[&["enforce", &source, "--trust", &trust], more].concat());
     let verify = || shelf.verify_at(&source, Path::new(&trust), &[]);
 
-    let clock = Arc::new(Ago(AtomicU64::new((DAY - SHORT).as_micros() as u64)));
+    let clock = Arc::new(Ago::new(DAY - SHORT));
     let place = Place {
         clock: Arc::<Ago>::clone(&clock),
         retain: DAY,
@@ -147,7 +135,7 @@ async fn what_is_held_stays_and_what_is_retired_goes_when_log_and_lock_allow_it(
     // Time passes, and the server says so.
     let rest = (SHORT + Duration::from_secs(4)).saturating_sub(begun.elapsed().unwrap());
     tokio::time::sleep(rest).await;
-    clock.0.store(0, Ordering::SeqCst);
+    clock.set_right();
     let late = open(&recorder).await;
     work(&late, 9, 2000).await;
     let newest = late.id();

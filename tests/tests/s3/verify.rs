@@ -12,10 +12,9 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode};
 use bytes::Bytes;
 use casemate_certs::trust::{Period, Trust};
-use casemate_recorder::clock::{Clock, SystemClock};
-use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, exec, grant, identity, ssh_out};
 use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, SessionSpec, TranscriptKind};
+use casemate_tests::clocks::Ago;
 use casemate_tests::forge::node_key;
 use casemate_tests::process::{nothing, run};
 use casemate_tests::s3::ceph::{CANARY, Ceph, Guard, OWNER, Options};
@@ -30,17 +29,6 @@ pub(crate) const NODE: &str = "bastion-1";
 pub(crate) const PREFIX: &str = "prod/eu";
 const DAYS: u64 = 86_400;
 
-/// The machine's clocks, some time ago.
-#[derive(Debug)]
-struct Past(Duration);
-
-impl Clock for Past {
-    fn now(&self) -> Stamp {
-        let now = SystemClock.now();
-        Stamp { wall_us: now.wall_us - self.0.as_micros() as u64, ..now }
-    }
-}
-
 /// A vault as it lies on a node, with what an auditor has.
 pub(crate) struct Recorded {
     pub(crate) dir: tempfile::TempDir,
@@ -51,7 +39,7 @@ pub(crate) struct Recorded {
 pub(crate) async fn recorded(ago: Duration, change: impl FnOnce(&mut Trust)) -> Recorded {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(RecorderConfig {
-        clock: Arc::new(Past(ago)),
+        clock: Arc::new(Ago::new(ago)),
         ..RecorderConfig::new(dir.path().join("state"), dir.path().join("vault"), NODE.to_owned(), node_key(NODE))
     })
     .unwrap();
