@@ -6,12 +6,19 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// A filesystem, as far as the recorder needs one. All calls block.
 pub trait Fs: Send + Sync + fmt::Debug {
     /// Creates a file for reading and writing; it must not exist.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Creates a file that is written in whole pages from page-aligned memory only ([`PAGE_LEN`](crate::pages::PAGE_LEN)), past
+    /// the page cache where the filesystem can; it must not exist.
+    fn create_paged(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Reads a whole file.
@@ -51,61 +58,28 @@ pub trait File: Send + Sync + fmt::Debug {
     fn forget(&self);
 }
 
-/// A file that two threads sync, so that a sync that failed for one fails for both: the kernel reports a lost page once,
-/// and calls it clean from then on.
-#[derive(Debug)]
-pub(crate) struct SharedFile {
-    file: Arc<dyn File>,
-    sync_failed: Mutex<bool>,
-}
-
-impl SharedFile {
-    pub(crate) fn new(file: Arc<dyn File>) -> Self {
-        Self { file, sync_failed: Mutex::new(false) }
-    }
-}
-
-impl File for SharedFile {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, bytes)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        // Held during the sync: the other thread must not ask in between.
-        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *failed {
-            return Err(io::Error::other("an earlier sync of this file failed"));
-        }
-        let synced = self.file.sync_data();
-        *failed = synced.is_err();
-        synced
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn forget(&self) {
-        self.file.forget();
-    }
-}
-
 /// The operating system's filesystem.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsFs;
 
 impl Fs for OsFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Arc::new(OsFile(file)))
+        Ok(Arc::new(OsFile::cached(new_file().open(path)?)))
+    }
+
+    fn create_paged(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        // Made first and told then: an open that fails for want of such writes may leave the file behind.
+        let file = new_file().open(path)?;
+        let direct = match set_direct(&file, true) {
+            Ok(()) => true,
+            Err(Errno::INVAL) => false,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Arc::new(OsFile { file, direct: AtomicBool::new(direct) }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OsFile(fs::OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(OsFile::cached(fs::OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -171,29 +145,64 @@ impl Fs for OsFs {
     }
 }
 
+fn new_file() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options
+}
+
+/// Says whether a file's writes go past the page cache.
+fn set_direct(file: &fs::File, direct: bool) -> Result<(), Errno> {
+    let mut flags = rustix::fs::fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, direct);
+    rustix::fs::fcntl_setfl(file, flags)
+}
+
 #[derive(Debug)]
-struct OsFile(fs::File);
+struct OsFile {
+    file: fs::File,
+    /// Whether writes go past the page cache, which costs a copy, and then the time to find each page and to write it back: for
+    /// bytes that nobody here reads again, most of what recording them takes.
+    direct: AtomicBool,
+}
+
+impl OsFile {
+    fn cached(file: fs::File) -> Self {
+        Self { file, direct: AtomicBool::new(false) }
+    }
+}
 
 impl File for OsFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        match self.file.write_all_at(bytes, offset) {
+            // Not a failed write: a disk whose sectors are larger than a page, or the space ended within one. The page cache takes
+            // the bytes, or says what is wrong.
+            Err(error)
+                if error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+                    && self.direct.swap(false, Ordering::Relaxed) =>
+            {
+                set_direct(&self.file, false)?;
+                self.file.write_all_at(bytes, offset)
+            }
+            written => written,
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn forget(&self) {
         // A recording is written once and read by somebody else, later: it should not push out what the machine needs.
-        if let Err(error) = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed) {
             tracing::debug!(%error, "no advice taken");
         }
     }
@@ -202,6 +211,26 @@ impl File for OsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::{PAGE_LEN, Pages};
+
+    #[test]
+    fn a_paged_file_takes_what_the_filesystem_cannot_take_to_the_disk_directly() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("paged");
+        let file = OsFs.create_paged(&path).unwrap();
+        assert!(OsFs.create_paged(&path).is_err(), "it exists");
+        let mut pages = Pages::new();
+        pages.write(&*file, 0, [&[1; 5 * PAGE_LEN + 1][..]]).unwrap();
+        // No page, and from memory that begins anywhere.
+        file.write_at(PAGE_LEN as u64 - 3, &[2; 7][..]).unwrap();
+        pages.write(&*file, 2 * PAGE_LEN as u64, [&[3; PAGE_LEN][..]]).unwrap();
+        file.sync_data().unwrap();
+        let mut expected = vec![1; 5 * PAGE_LEN + 1];
+        expected.resize(6 * PAGE_LEN, 0);
+        expected[PAGE_LEN - 3..PAGE_LEN + 4].fill(2);
+        expected[2 * PAGE_LEN..3 * PAGE_LEN].fill(3);
+        assert!(OsFs.read(&path).unwrap() == expected);
+    }
 
     #[test]
     fn space_is_counted_as_df_counts_it() {

@@ -10,9 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::error::Frozen;
-use crate::fs::{File, Fs};
+use crate::fs::Fs;
 use crate::journal::pool::Pool;
 use crate::keeper::{Backlog, FinishedSegment};
+use crate::live::LiveFile;
 use crate::local_log::LocalLog;
 use crate::log::leaf::Leaf;
 use crate::log::note::Note;
@@ -28,7 +29,7 @@ const GATHER: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) enum Task {
     /// A segment is complete; sync it and tell the journal thread.
-    Finish { file: Arc<dyn File>, finished: FinishedSegment },
+    Finish { file: Arc<LiveFile>, finished: FinishedSegment },
     /// A leaf of the node log.
     Leaf { index: u64, entry: Vec<u8> },
     /// A checkpoint whose leaves are durable.
@@ -36,7 +37,7 @@ pub(crate) enum Task {
     /// The SEGMENT leaf of this segment is durable.
     Publish { session: SessionId, segment_no: u32, path: PathBuf, also_remove: Option<PathBuf> },
     /// Sync what was written before this; then the journal file is free.
-    Barrier { files: Vec<Arc<dyn File>>, journal_file: PathBuf },
+    Barrier { files: Vec<Arc<LiveFile>>, journal_file: PathBuf },
     /// Everything is handed over.
     Stop,
 }

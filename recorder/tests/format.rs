@@ -5,10 +5,11 @@
 use bytes::Bytes;
 use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::block::{
-    Compressor, HEADER_LEN, Header, LINK_CONTEXT, MAGIC, PLAIN_LEN_MAX, STORED_LEN_MAX, SessionId,
+    HEADER_LEN, Header, LINK_CONTEXT, MAGIC, PLAIN_LEN_MAX, STORED_LEN_MAX, SessionId,
 };
 use casemate_recorder::transcript::blocks::Built;
 use casemate_recorder::transcript::cipher::LaneKeys;
+use casemate_recorder::transcript::compressor::Compressor;
 use casemate_recorder::transcript::event::{EVENT_LEN_MAX, Event, Lane, Side, TYPES, ssh_out};
 use casemate_recorder::transcript::head::{Durability, Head, TranscriptKind};
 use casemate_recorder::transcript::writer::Writer;

@@ -18,8 +18,7 @@ pub(super) const PROCESS_SYNC_EVERY_US: u64 = 200_000;
 impl Journal {
     /// Writes the turn, syncs it where that is due, and tells everybody.
     pub(super) fn commit(&mut self) -> io::Result<()> {
-        let mut turn = std::mem::take(&mut self.sink.turn);
-        let (writes, mut disk_us) = self.write(&mut turn)?;
+        let (turn, writes, mut disk_us) = self.write()?;
         let now = self.sink.queue.now();
         let due = match self.durability {
             Durability::Strict | Durability::Causal => !self.unsynced.is_empty(),
@@ -45,13 +44,15 @@ impl Journal {
         self.after_sync(turn, now)
     }
 
-    /// Writes the turn and tells those who wait for no more. Returns whether there was anything to write, and how long the disk
-    /// took, in microseconds.
-    fn write(&mut self, turn: &mut Turn) -> io::Result<(bool, u64)> {
+    /// Writes the turn and tells those who wait for no more. Returns it, whether there was anything to write, and how long the
+    /// disk took, in microseconds.
+    fn write(&mut self) -> io::Result<(Turn, bool, u64)> {
+        let begin_us = self.sink.queue.now().boot_us;
+        self.sink.place_staged();
+        let mut turn = std::mem::take(&mut self.sink.turn);
         if let Some(error) = turn.failed.take() {
             return Err(error);
         }
-        let begin_us = self.sink.queue.now().boot_us;
         if turn.must_sync || turn.checkpoint {
             // A leaf must not outlive a block that it speaks of: the blocks are on disk before the leaf is in the journal.
             self.sink.sync_placed()?;
@@ -72,7 +73,7 @@ impl Journal {
             self.hand_over(job);
         }
         self.unsynced.append(&mut turn.moved);
-        Ok((writes, disk_us))
+        Ok((turn, writes, disk_us))
     }
 
     /// Takes a session's few events in and writes them, on the thread that recorded them: two changes of threads cost more than
@@ -88,10 +89,9 @@ impl Journal {
         }
         let synced = self.unsynced.is_empty();
         self.take_in(shared);
-        let mut turn = std::mem::take(&mut self.sink.turn);
-        debug_assert!(!turn.must_sync && !turn.checkpoint, "events of a session ask for no sync");
-        match self.write(&mut turn) {
-            Ok((_, disk_us)) => self.sink.queue.meters().committed(disk_us),
+        debug_assert!(!self.sink.turn.must_sync && !self.sink.turn.checkpoint, "events of a session ask for no sync");
+        match self.write() {
+            Ok((_, _, disk_us)) => self.sink.queue.meters().committed(disk_us),
             Err(error) => {
                 // Nothing goes on from here; the thread ends what is open.
                 self.sink.queue.freeze(Frozen::from_io("journal", &error));

@@ -18,8 +18,7 @@ use super::commit::PROCESS_SYNC_EVERY_US;
 use super::file::{self, JournalWriter};
 use super::intake::append;
 use super::leaves::{self, NodeLog};
-use super::record::RecordHead;
-use super::sink::{Part, Sink, Turn};
+use super::sink::{Part, Sink};
 use super::timers::offset;
 use crate::catalogue::{Desk, Ended, Entry, Opened, Status};
 use crate::error::Frozen;
@@ -31,8 +30,9 @@ use crate::recovery::RecoveredSession;
 use crate::secrets::Secrets;
 use crate::session::{Item, Session, Shared};
 use crate::transcript::Stamp;
-use crate::transcript::block::{Compressor, SessionId};
+use crate::transcript::block::SessionId;
 use crate::transcript::chain::TRAILER_LEN;
+use crate::transcript::compressor::Compressor;
 use crate::transcript::event::{Event, Lane, Side};
 use crate::transcript::head::{Durability, FORMAT_VERSION, Head, TranscriptKind};
 use crate::transcript::seal::CloseReason;
@@ -117,15 +117,7 @@ pub(crate) struct Journal {
 impl Journal {
     pub(crate) fn new(setup: Setup) -> io::Result<Self> {
         let now = setup.queue.now();
-        let sink = Sink {
-            journal: setup.journal,
-            log: setup.log,
-            queue: setup.queue,
-            fs: setup.fs,
-            spool: setup.spool,
-            turn: Turn::default(),
-            placed: HashMap::new(),
-        };
+        let sink = Sink::new(setup.journal, setup.log, setup.queue, setup.fs, setup.spool);
         Ok(Self {
             boot_id: setup.boot_id,
             durability: setup.durability,
@@ -514,7 +506,7 @@ impl Journal {
         for session in ids {
             if let Some(live) = self.sessions.get(&session) {
                 let next_block = live.writer.chain().next_block();
-                self.sink.journal.append(&RecordHead::standing(session, next_block), &[]);
+                self.sink.stand(session, next_block);
             }
             self.cut_all(session);
         }

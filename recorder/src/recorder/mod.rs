@@ -279,7 +279,7 @@ impl Recorder {
             Shipper::new(Arc::clone(&fs), spool.clone(), log, vault, Arc::clone(&queue), Arc::clone(&pool), copies)
                 .telling(remotes);
         starting.spawn("casemate-shipper", move || at_leisure(|| shipper.run(&task_queue)))?;
-        let keeper = Keeper::new(Arc::clone(&fs), Arc::clone(&queue), backlog, tasks, Arc::clone(&pool));
+        let keeper = Keeper::new(Arc::clone(&queue), backlog, tasks, Arc::clone(&pool));
         starting.spawn("casemate-keeper", move || at_leisure(|| keeper.run(&job_queue)))?;
         let mut readers = config.recipients.clone();
         if !readers.is_empty() {

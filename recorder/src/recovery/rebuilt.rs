@@ -90,11 +90,12 @@ impl Rebuilt {
     pub(super) fn note_torn(&mut self, lying: &BTreeMap<u32, Vec<u8>>) {
         let rest = lying.get(&self.blocks.chain().segment_no()).and_then(|bytes| bytes.get(self.bytes.len()..));
         let rest = rest.unwrap_or_default();
+        // Zeros at the end fill the last page, or are room for a block; nobody wrote them.
+        let end = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let rest = rest.get(..end).unwrap_or_default();
         let trailer = self.index.map(|(offset, len)| chain::trailer(offset, len));
         let is_trailer = trailer.is_some_and(|trailer| trailer.starts_with(rest));
-        // A hole is room that a block was to fill, not something that was written.
-        let is_hole = rest.iter().all(|byte| *byte == 0);
-        self.torn = if is_trailer || is_hole { Vec::new() } else { rest.to_vec() };
+        self.torn = if is_trailer { Vec::new() } else { rest.to_vec() };
     }
 
     /// Puts the trailer behind the segment at hand and sets it aside.

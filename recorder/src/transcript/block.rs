@@ -27,13 +27,6 @@ pub const LINK_CONTEXT: &str = "casemate 2026-11-22 block link";
 /// Window sizes above 1 MiB never occur, since no payload is larger; a decoder refuses them before it allocates.
 const WINDOW_LOG_MAX: u32 = 20;
 
-/// zstd level. In blocks of 64 KiB, level 3 makes terminal text 1 to 5 % smaller and takes up to 2.6 times as long, over rows of a
-/// database; that is time in which the one thread does nothing for other sessions. Level 9 gains a tenth.
-const ZSTD_LEVEL: i32 = 1;
-
-/// How much of a payload is tried before all of it is compressed, and what it must shrink to.
-const SAMPLE_LEN: usize = 4096;
-
 /// BLAKE3 for links, AES-256-GCM for secrecy.
 pub const SUITE_BLAKE3: u8 = 1;
 
@@ -423,61 +416,6 @@ fn decompress(payload: &[u8], plain_len: u32) -> Option<Vec<u8>> {
     decompressor.decompress(payload, plain_len as usize).ok()
 }
 
-/// Compresses payloads; one per thread, since the context is worth keeping.
-pub struct Compressor {
-    zstd: zstd::bulk::Compressor<'static>,
-    /// Whether the last payload was worth compressing: where not, a sample is tried first.
-    paid_off: bool,
-}
-
-impl fmt::Debug for Compressor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compressor").field("paid_off", &self.paid_off).finish_non_exhaustive()
-    }
-}
-
-impl Compressor {
-    /// Makes a compressor.
-    ///
-    /// # Errors
-    /// zstd has no memory for its context.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?, paid_off: true })
-    }
-
-    /// Appends `plain` to `out`, compressed where that makes it smaller, and returns whether it was.
-    pub fn append(&mut self, out: &mut Vec<u8>, plain: &[u8]) -> bool {
-        let start = out.len();
-        if !self.paid_off && !self.sample_shrinks(plain) {
-            out.extend_from_slice(plain);
-            return false;
-        }
-        out.resize(start + zstd::zstd_safe::compress_bound(plain.len()), 0);
-        let written = out.get_mut(start..).and_then(|room| self.zstd.compress_to_buffer(plain, room).ok());
-        match written {
-            // A saving under one part in 32 is not worth a reader's time.
-            Some(len) if len < plain.len() - plain.len() / 32 => {
-                out.truncate(start + len);
-                self.paid_off = true;
-                true
-            }
-            _ => {
-                out.truncate(start);
-                out.extend_from_slice(plain);
-                self.paid_off = false;
-                false
-            }
-        }
-    }
-
-    fn sample_shrinks(&mut self, plain: &[u8]) -> bool {
-        let middle = plain.len().saturating_sub(SAMPLE_LEN) / 2;
-        let Some(sample) = plain.get(middle..).map(|rest| rest.get(..SAMPLE_LEN).unwrap_or(rest)) else { return true };
-        let mut room = [0; SAMPLE_LEN + 1024];
-        matches!(self.zstd.compress_to_buffer(sample, room.as_mut_slice()), Ok(len) if len < sample.len() - sample.len() / 16)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -539,29 +477,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn compression_pays_or_is_left_out() {
-        let mut compressor = Compressor::new().unwrap();
-        let text = b"drwxr-xr-x 2 root root 4096 Nov 22 20:09 .\n".repeat(500);
-        let mut noise = vec![0; 64 * 1024];
-        getrandom::fill(&mut noise).unwrap();
-        for (plain, shrinks) in [(&text, true), (&noise, false), (&noise, false), (&text, true)] {
-            let mut payload = Vec::new();
-            let zstd = compressor.append(&mut payload, plain);
-            assert_eq!(zstd, shrinks);
-            let header = Header {
-                codec: Codec { zstd, encrypted: false },
-                stored_len: payload.len() as u32,
-                plain_len: plain.len() as u32,
-                ..header()
-            };
-            assert_eq!(Block::parse(&stored(&header, &payload)).unwrap().plain(&LaneKeys::default()).unwrap(), *plain);
-        }
-    }
-
-    #[test]
     fn a_bomb_is_refused_before_it_grows() {
-        let mut payload = Vec::new();
-        Compressor::new().unwrap().append(&mut payload, &vec![0; PLAIN_LEN_MAX as usize]);
+        let payload = zstd::bulk::compress(&vec![0; PLAIN_LEN_MAX as usize], 1).unwrap();
         let header = Header {
             codec: Codec { zstd: true, encrypted: false },
             stored_len: payload.len() as u32,

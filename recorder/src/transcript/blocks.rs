@@ -6,9 +6,10 @@
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
-use super::block::{Block, Codec, Compressor, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link};
+use super::block::{Block, Codec, HEADER_LEN, Header, Kind, LINK_LEN, Link, SUITE_BLAKE3, SessionId, link};
 use super::chain::{Chain, IndexEntry, TRAILER_LEN, trailer};
 use super::cipher::{LaneKey, TAG_LEN};
+use super::compressor::{Compressor, Texture};
 use super::event::Lane;
 use super::head::Head;
 use super::seal::{self, SIGNATURE_LEN};
@@ -130,12 +131,12 @@ impl BlockChain {
         &mut self,
         contents: Contents,
         plain: &[u8],
-        compressor: &mut Compressor,
+        (compressor, texture): (&mut Compressor, &mut Texture),
         key: Option<&LaneKey>,
     ) -> Built {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + plain.len() + LINK_LEN + 64);
+        let mut bytes = Vec::with_capacity(HEADER_LEN + Compressor::room(plain.len()) + TAG_LEN + LINK_LEN);
         bytes.resize(HEADER_LEN, 0);
-        let zstd = compressor.append(&mut bytes, plain);
+        let zstd = compressor.append(&mut bytes, plain, texture);
         let stored_len = bytes.len() - HEADER_LEN;
         let Some(lane_key) = key else {
             let codec = Codec { zstd, encrypted: false };

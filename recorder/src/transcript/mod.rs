@@ -4,6 +4,7 @@ pub mod block;
 pub mod blocks;
 pub mod chain;
 pub mod cipher;
+pub mod compressor;
 pub mod event;
 pub mod head;
 pub mod micro;

@@ -11,10 +11,11 @@ use ed25519_dalek::SigningKey;
 use minicbor::bytes::ByteArray;
 
 use super::Stamp;
-use super::block::{Compressor, Kind, SessionId};
+use super::block::{Kind, SessionId};
 use super::blocks::{BlockChain, Built, Contents};
 use super::chain::{Chain, SEGMENT_BLOCKS_MAX, TRAILER_LEN};
 use super::cipher::{ContentKey, LaneKeys, RecordSealer};
+use super::compressor::{Compressor, Texture};
 use super::event::{self, EVENT_LEN_MAX, Event, EventType, Lane, Side, file_elided, gap, pg_elided};
 use super::head::Head;
 use super::micro::MicroHead;
@@ -22,6 +23,8 @@ use super::seal::{self, Close, CloseReason};
 
 /// A lane's block is cut at this many bytes of events: beyond, the compression ratio hardly grows and seeking costs more.
 pub const BLOCK_BYTES: usize = 64 * 1024;
+/// What a lane keeps of its buffer's room when no burst goes on, in bytes.
+const LANE_LEN_KEPT: usize = 4096;
 /// A lane's block is cut at this age, in microseconds.
 pub const BLOCK_AGE_US: u64 = 10_000_000;
 /// A seal follows after this many stored bytes…
@@ -43,6 +46,8 @@ struct LaneBuffer {
     /// How much of `encoded`, and how many events, the journal already holds as runs.
     journaled_len: usize,
     journaled_count: u32,
+    /// What its blocks are like.
+    texture: Texture,
 }
 
 /// Consecutive events of one lane that the journal does not hold yet.
@@ -259,8 +264,10 @@ impl Writer {
 
     /// Puts all buffered events of the lane into a block. `salt` is random, and used where they are encrypted.
     pub fn cut(&mut self, lane: Lane, compressor: &mut Compressor, salt: [u8; 16]) -> Option<Built> {
-        let buffer = std::mem::take(self.lane_mut(lane));
+        let mut buffer = std::mem::take(self.lane_mut(lane));
         if buffer.count == 0 {
+            // An idle session should not hold on to the room that a burst needed.
+            buffer.encoded.shrink_to(LANE_LEN_KEPT);
             *self.lane_mut(lane) = buffer;
             return None;
         }
@@ -274,14 +281,16 @@ impl Writer {
             ..Contents::bare(Kind::Data, 0, buffer.first.boot_us)
         };
         let key = self.lane_keys.get(lane);
-        let built = self.blocks.push_events(contents, &buffer.encoded, compressor, key);
+        let built = self.blocks.push_events(contents, &buffer.encoded, (compressor, &mut buffer.texture), key);
         self.unsealed_bytes += built.bytes.len() as u64;
         let mut encoded = buffer.encoded;
+        let in_a_burst = encoded.len() >= BLOCK_BYTES;
         encoded.clear();
-        // An idle session should not hold on to the room that a burst needed.
-        encoded.shrink_to(4096);
-        *self.lane_mut(lane) =
-            LaneBuffer { encoded, first_event: buffer.first_event + u64::from(buffer.count), ..LaneBuffer::default() };
+        if !in_a_burst {
+            encoded.shrink_to(LANE_LEN_KEPT);
+        }
+        let first_event = buffer.first_event + u64::from(buffer.count);
+        *self.lane_mut(lane) = LaneBuffer { encoded, first_event, texture: buffer.texture, ..LaneBuffer::default() };
         Some(built)
     }
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use casemate_recorder::fs::{File, Fs};
+use casemate_recorder::pages::PAGE_LEN;
 
 use content::Inode;
 pub use content::{Luck, SECTOR_LEN};
@@ -259,13 +260,11 @@ impl Disk {
     }
 
     fn handle(&self, path: &Path, number: u64) -> Arc<dyn File> {
-        Arc::new(Handle { disk: self.clone(), path: path.to_owned(), number })
+        Arc::new(Handle { disk: self.clone(), path: path.to_owned(), number, paged: false })
     }
-}
 
-impl Fs for Disk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let number = self.simply(Call::Create, path, |state| {
+    fn make(&self, path: &Path) -> io::Result<u64> {
+        self.simply(Call::Create, path, |state| {
             if state.names.get(path).is_some() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -276,8 +275,18 @@ impl Fs for Disk {
             state.inodes.insert(number, Arc::default());
             state.names.link(path, Node::File(number));
             Ok(number)
-        })?;
-        Ok(self.handle(path, number))
+        })
+    }
+}
+
+impl Fs for Disk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.handle(path, self.make(path)?))
+    }
+
+    fn create_paged(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let number = self.make(path)?;
+        Ok(Arc::new(Handle { disk: self.clone(), path: path.to_owned(), number, paged: true }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -368,10 +377,16 @@ struct Handle {
     disk: Disk,
     path: PathBuf,
     number: u64,
+    /// Whether it takes whole pages only, from page-aligned memory.
+    paged: bool,
 }
 
 impl File for Handle {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let whole = offset.is_multiple_of(PAGE_LEN as u64)
+            && bytes.len().is_multiple_of(PAGE_LEN)
+            && bytes.as_ptr().align_offset(PAGE_LEN) == 0;
+        assert!(!self.paged || whole, "{} bytes at {offset} of {}", bytes.len(), self.path.display());
         self.disk.operate(Call::Write, &self.path, |state, fault| {
             let inode = state.inode(self.number)?;
             if let Some((fault, luck)) = fault {
