@@ -25,7 +25,7 @@ use crate::transcript::chain::TRAILER_LEN;
 
 /// Blocks that wait to be hashed and written are at most this many bytes; beyond, the journal thread waits, and with it the
 /// sessions.
-const BACKLOG_MAX: u64 = 16 * 1024 * 1024;
+const BACKLOG_MAX: u64 = 4 * 1024 * 1024;
 
 /// Small blocks of a session are written when there are this many bytes of them.
 const KEPT_MAX: usize = 128 * 1024;
@@ -193,9 +193,10 @@ impl Part {
         if let Some(bytes) = self.kept.get(..full).filter(|bytes| !bytes.is_empty()) {
             self.live.file.keep(pages, self.len - self.kept.len() as u64, bytes)?;
             self.kept.drain(..full);
-            self.kept.shrink_to_fit();
             self.dirty = true;
         }
+        // Most sessions are idle most of the time.
+        self.kept.shrink_to_fit();
         Ok(())
     }
 

@@ -74,3 +74,33 @@ impl LiveFile {
         self.file.forget();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{Fs, OsFs};
+
+    #[test]
+    fn what_the_keeper_has_of_a_page_does_not_undo_what_was_placed_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part");
+        let live = LiveFile::new(OsFs.create_paged(&path).unwrap());
+        let (mut ours, mut keepers) = (Pages::new(), Pages::new());
+        let (small, large, next) = (vec![b'a'; 5000], vec![b'b'; 6000], vec![b'c'; 300]);
+        let (full, last) = small.split_at(PAGE_LEN);
+
+        // The journal's thread is ahead: the keeper still holds the small block.
+        live.place(&mut ours, PAGE_LEN as u64, [last, &large].into_iter()).unwrap();
+        live.keep(&mut keepers, 0, full).unwrap();
+        live.keep_last(&mut keepers, PAGE_LEN as u64, last).unwrap();
+        let mut expected = [small, large].concat();
+        assert!(OsFs.read(&path).unwrap().starts_with(&expected), "the large block is whole");
+
+        // What comes after it is the keeper's again.
+        let from = expected.len() / PAGE_LEN * PAGE_LEN;
+        expected.extend_from_slice(&next);
+        live.keep_last(&mut keepers, from as u64, &expected[from..]).unwrap();
+        live.end_at(expected.len() as u64).unwrap();
+        assert!(OsFs.read(&path).unwrap() == expected);
+    }
+}

@@ -182,6 +182,8 @@ impl BlockChain {
         }
         let link = link(&bytes);
         bytes.extend_from_slice(&link.0);
+        // What compression left of its room would be held as long as the block is.
+        bytes.shrink_to_fit();
         // Every header made here takes its numbers from the chain, so it continues it.
         let accepted = self.chain.accept(header, link);
         debug_assert!(accepted.is_ok(), "{accepted:?}");
