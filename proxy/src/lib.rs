@@ -19,6 +19,7 @@ pub mod reload;
 pub mod server;
 pub mod session;
 pub mod ssh;
+mod sum;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

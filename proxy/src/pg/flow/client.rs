@@ -7,9 +7,9 @@ use casemate_recorder::transcript::event::{Event, Side};
 use super::names::Heading;
 use super::queue::{Asked, Full, Kind, micros};
 use super::statement::Outcome;
-use super::sum::Sum;
 use super::{Flow, Phase, Results, Unread, Verdict};
 use crate::pg::codec::Piece;
+use crate::sum::Sum;
 
 /// What is read of the client's messages.
 #[derive(Debug)]

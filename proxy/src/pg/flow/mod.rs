@@ -12,7 +12,6 @@ mod model;
 mod names;
 mod queue;
 mod statement;
-mod sum;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 use casemate_recorder::transcript::event::{Body, Event, pg_done};
 
-use super::sum::Sum;
 use super::told::{self, Complaint};
+use crate::sum::Sum;
 
 /// How many fields a statement has that did not fail.
 const FIELDS: usize = 10;

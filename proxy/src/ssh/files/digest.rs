@@ -2,6 +2,8 @@
 
 use casemate_recorder::transcript::event::{Event, Field};
 
+use crate::sum::Sum;
+
 /// A running digest is told whenever this many bytes more have passed.
 const RUNNING_EVERY: u64 = 1 << 20;
 
@@ -17,7 +19,7 @@ pub(super) struct Extent {
     next: u64,
     bytes: u64,
     /// Made with the first byte: most handles are open one way only, and a hasher takes two kilobytes.
-    hash: Option<Box<blake3::Hasher>>,
+    hash: Option<Box<Sum>>,
     why: Option<&'static str>,
 }
 
@@ -49,6 +51,13 @@ impl Extent {
             if self.bytes.is_multiple_of(RUNNING_EVERY) {
                 due(self);
             }
+        }
+    }
+
+    /// Keeps no more than the digest: something else passes now.
+    pub(super) fn rest(&mut self) {
+        if let Some(hash) = &mut self.hash {
+            hash.rest();
         }
     }
 

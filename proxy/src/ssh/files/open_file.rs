@@ -41,13 +41,21 @@ impl OpenFile {
         size_of::<Self>() + self.path.len()
     }
 
-    /// Takes content from a side.
-    pub(super) fn take(&mut self, chan: u32, number: u64, side: Side, content: &[u8], events: &mut Vec<Event>) {
-        let extent = match side {
+    fn extent(&mut self, side: Side) -> &mut Extent {
+        match side {
             Side::Client => &mut self.up,
             Side::Target => &mut self.down,
-        };
-        extent.take(content, |extent| events.push(digest(chan, number, side, extent)));
+        }
+    }
+
+    /// Says that content of something else passes now from a side.
+    pub(super) fn rest(&mut self, side: Side) {
+        self.extent(side).rest();
+    }
+
+    /// Takes content from a side.
+    pub(super) fn take(&mut self, chan: u32, number: u64, side: Side, content: &[u8], events: &mut Vec<Event>) {
+        self.extent(side).take(content, |extent| events.push(digest(chan, number, side, extent)));
     }
 
     /// Tells the end. A file that content passed of both ways has what was read in an event of its own.

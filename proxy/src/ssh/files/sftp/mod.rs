@@ -61,6 +61,8 @@ struct Talk {
     held: usize,
     /// The open file that the content on its way is for, from the client and from the target.
     moving: [Option<u64>; 2],
+    /// Whose content came last, of each side.
+    moved: [Option<u64>; 2],
 }
 
 impl Sftp {
@@ -74,6 +76,7 @@ impl Sftp {
             next_file: 0,
             held: 0,
             moving: [None; 2],
+            moved: [None; 2],
         };
         Self { client: Cutter::new(WRITE), target: Cutter::new(DATA), talk }
     }
@@ -201,7 +204,7 @@ impl Talk {
         let file = self.handles.get(fields.handle()?).copied();
         let (offset, len) = (fields.u64()?, fields.u32()?);
         self.put(id, Pending::Write(file, len.into()))?;
-        *self.moving_mut(Side::Client) = file;
+        self.move_to(Side::Client, file);
         if let Some(file) = file.and_then(|file| self.files.get_mut(&file)) {
             file.up.begin(offset);
         }
@@ -215,11 +218,24 @@ impl Talk {
         let Some(Pending::Read(file, offset)) = self.pending.remove(&id) else {
             return Err(Lost::of("content that nobody asked for"));
         };
-        *self.moving_mut(Side::Target) = file;
+        self.move_to(Side::Target, file);
         if let Some(file) = file.and_then(|file| self.files.get_mut(&file)) {
             file.down.begin(offset);
         }
         Ok(())
+    }
+
+    /// Says of which file the content that comes next is.
+    fn move_to(&mut self, side: Side, file: Option<u64>) {
+        *self.moving_mut(side) = file;
+        let [client, target] = &mut self.moved;
+        let last = if side == Side::Client { client } else { target };
+        if file.is_some()
+            && let Some(before) = std::mem::replace(last, file).filter(|before| file != Some(*before))
+            && let Some(before) = self.files.get_mut(&before)
+        {
+            before.rest(side);
+        }
     }
 
     /// Takes content, and tells whether it is that of a file: what only looks like it is none.

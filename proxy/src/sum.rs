@@ -9,28 +9,28 @@ const ROOM_MIN: usize = 1024;
 
 /// A running BLAKE3: two kilobytes, and what was not hashed yet.
 #[derive(Debug, Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     hasher: blake3::Hasher,
     pending: Vec<u8>,
 }
 
 impl Sum {
     /// Takes the next piece.
-    pub(super) fn update(&mut self, mut piece: &[u8]) {
-        while !piece.is_empty() {
-            let room = BATCH.saturating_sub(self.pending.len());
-            let (now, rest) = piece.split_at_checked(room).unwrap_or((piece, &[]));
-            self.pending.extend_from_slice(now);
-            piece = rest;
-            if self.pending.len() >= BATCH {
-                self.hasher.update(&self.pending);
-                self.pending.clear();
-            }
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        let room = if self.pending.is_empty() { 0 } else { BATCH.saturating_sub(self.pending.len()) };
+        let (first, rest) = piece.split_at_checked(room).unwrap_or((piece, &[]));
+        self.pending.extend_from_slice(first);
+        if self.pending.len() >= BATCH {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
         }
+        let (whole, last) = rest.split_at(rest.len() - rest.len() % BATCH);
+        self.hasher.update(whole);
+        self.pending.extend_from_slice(last);
     }
 
     /// Returns the sum of all pieces so far.
-    pub(super) fn finalize(&self) -> blake3::Hash {
+    pub(crate) fn finalize(&self) -> blake3::Hash {
         if self.hasher.count() == 0 {
             return blake3::hash(&self.pending);
         }
@@ -38,13 +38,13 @@ impl Sum {
     }
 
     /// Keeps no more than the sum: somebody may come back to it much later.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.hasher.update(&self.pending);
         self.pending = Vec::new();
     }
 
     /// Starts over.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         if self.hasher.count() > 0 {
             self.hasher.reset();
         }
