@@ -20,6 +20,7 @@ use crate::log::note::Note;
 use crate::pages::{LastPage, PAGE_LEN, Pages};
 use crate::queue::{Command, Queue};
 use crate::shipper::Task;
+use crate::threads::next;
 use crate::transcript::block::{Link, SessionId};
 use crate::transcript::chain::TRAILER_LEN;
 
@@ -233,11 +234,8 @@ impl Keeper {
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
         let mut failed = false;
         loop {
-            let job = match self.since.map(|since| KEPT_FOR.saturating_sub(since.elapsed())) {
-                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(wait) => jobs.recv_timeout(wait),
-            };
-            let job = match job {
+            let wait = self.since.map(|since| KEPT_FOR.saturating_sub(since.elapsed()));
+            let job = match next(jobs, wait) {
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,

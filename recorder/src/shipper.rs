@@ -19,6 +19,7 @@ use crate::log::leaf::Leaf;
 use crate::log::note::Note;
 use crate::queue::{Command, Queue};
 use crate::remote::{News, Remotes};
+use crate::threads::next;
 use crate::transcript::block::SessionId;
 use crate::vault::{Vault, VaultError, segment_key};
 
@@ -121,11 +122,7 @@ impl Shipper {
     fn work(&mut self, tasks: &Receiver<Task>) -> Result<(), ShipError> {
         loop {
             let wait = self.since.map(|since| GATHER.saturating_sub(since.elapsed()));
-            let task = match wait {
-                None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(wait) => tasks.recv_timeout(wait),
-            };
-            match task {
+            match next(tasks, wait) {
                 Ok(Task::Stop) | Err(RecvTimeoutError::Disconnected) => return self.publish(),
                 Ok(task) => self.handle(task)?,
                 Err(RecvTimeoutError::Timeout) => self.publish()?,

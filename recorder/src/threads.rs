@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::journal::pool::Pool;
 use crate::queue::{Command, Queue};
@@ -31,6 +33,14 @@ impl Threads {
                 tracing::error!("a recorder thread panicked");
             }
         }
+    }
+}
+
+/// Takes the next of a queue, and waits for it no longer than `wait` where there is something else to do by then.
+pub(crate) fn next<T>(queue: &Receiver<T>, wait: Option<Duration>) -> Result<T, RecvTimeoutError> {
+    match wait {
+        None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(wait) => queue.recv_timeout(wait),
     }
 }
 

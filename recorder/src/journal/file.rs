@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fs::{File, Fs};
+use crate::pages::PAGE_LEN;
 
 use super::pool::Pool;
 use super::record::{self, RecordHead};
@@ -17,8 +18,6 @@ const FILE_LEN_MIN: u64 = 8 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 /// Where records begin.
 pub const FILE_HEAD_LEN: u64 = 4096;
-/// What filesystems read and write at least.
-const PAGE_LEN: u64 = 4096;
 const FILE_MAGIC: [u8; 4] = *b"CMJ1";
 
 /// What a journal file begins with, little-endian.
@@ -179,8 +178,8 @@ impl JournalWriter {
     /// the page is not in memory, the kernel reads what lies behind from the disk first, while everybody waits: for nothing.
     fn padding(&self) -> usize {
         let end = self.offset.saturating_add(self.buffer.len() as u64);
-        let page_end = end.next_multiple_of(PAGE_LEN);
-        let begins = page_end.saturating_sub(PAGE_LEN) >= self.offset;
+        let page_end = end.next_multiple_of(PAGE_LEN as u64);
+        let begins = page_end.saturating_sub(PAGE_LEN as u64) >= self.offset;
         let padding = page_end.min(self.file_len()).saturating_sub(end);
         if begins { usize::try_from(padding).unwrap_or_default() } else { 0 }
     }
@@ -383,14 +382,14 @@ mod tests {
         let mut check = |payload_len: usize| {
             writer.append(&RecordHead::leaf(writer.next_lsn), &vec![1; payload_len]);
             writer.write().unwrap();
-            let (end, page_end) = (writer.offset as usize, writer.offset.next_multiple_of(PAGE_LEN) as usize);
+            let (end, page_end) = (writer.offset as usize, writer.offset.next_multiple_of(PAGE_LEN as u64) as usize);
             let bytes = std::fs::read(path(dir.path(), 0)).unwrap();
             assert!(bytes[end..page_end].iter().all(|byte| *byte == 0), "{payload_len} bytes up to {end}");
             assert!(bytes[page_end..].iter().all(|byte| *byte == 0xaa), "{payload_len} bytes up to {end}");
         };
         // A few to a page, one over many, and one that ends where a page does.
         [100, 3000, 3000, 20_000, 100].into_iter().for_each(&mut check);
-        let room = |offset: u64| (offset.next_multiple_of(PAGE_LEN) - offset) as usize - record::HEAD_LEN;
+        let room = |offset: u64| (offset.next_multiple_of(PAGE_LEN as u64) - offset) as usize - record::HEAD_LEN;
         let offset = FILE_HEAD_LEN
             + [100, 3000, 3000, 20_000, 100].map(|len| record::record_len(len) as u64).iter().sum::<u64>();
         [room(offset), 1].into_iter().for_each(&mut check);

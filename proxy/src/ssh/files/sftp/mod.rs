@@ -129,13 +129,17 @@ impl Sftp {
     }
 }
 
+/// Returns what a pair has of a side.
+fn half<T>([client, target]: &mut [T; 2], side: Side) -> &mut T {
+    match side {
+        Side::Client => client,
+        Side::Target => target,
+    }
+}
+
 impl Talk {
     fn moving_mut(&mut self, side: Side) -> &mut Option<u64> {
-        let [client, target] = &mut self.moving;
-        match side {
-            Side::Client => client,
-            Side::Target => target,
-        }
+        half(&mut self.moving, side)
     }
 
     /// Both sides say which version they speak before anything else, the client first.
@@ -228,10 +232,9 @@ impl Talk {
     /// Says of which file the content that comes next is.
     fn move_to(&mut self, side: Side, file: Option<u64>) {
         *self.moving_mut(side) = file;
-        let [client, target] = &mut self.moved;
-        let last = if side == Side::Client { client } else { target };
         if file.is_some()
-            && let Some(before) = std::mem::replace(last, file).filter(|before| file != Some(*before))
+            && let Some(before) =
+                std::mem::replace(half(&mut self.moved, side), file).filter(|before| file != Some(*before))
             && let Some(before) = self.files.get_mut(&before)
         {
             before.rest(side);
