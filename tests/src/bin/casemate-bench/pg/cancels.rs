@@ -1,5 +1,7 @@
 //! Strangers who guess cancel keys, beside a session that works.
 
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,49 +14,77 @@ use casemate_tests::raw_pg::message::cancel_request;
 use super::course::{Course, Way};
 use crate::{Plan, median, quantile, say};
 
-/// What a storm of cancel requests with wrong keys costs a session that works.
+/// Requests per second, and the threads that they come from.
+const PER_SECOND: u32 = 1000;
+const THREADS: u32 = 4;
+
+/// What a storm of cancel requests with wrong keys costs a session that works, and what of that is the storm's own: as many
+/// connections to a port where they are only read and closed.
 pub(crate) fn cancels(plan: &Plan, noise: &mut Noise) -> Result<()> {
-    /// Requests per second, and the threads that they come from.
-    const PER_SECOND: u32 = 1000;
-    const THREADS: u32 = 4;
     let course = Course::start(&[Way::Process])?;
     let access = course.access(Way::Process)?;
+    let elsewhere = Access { port: close_all()?, ..access.clone() };
     let mut client = RawPg::login(&access)?;
-    let p99 = |client: &mut RawPg| -> Result<f64> {
-        let (start, mut times) = (Instant::now(), Vec::new());
-        while start.elapsed() < Duration::from_secs(plan.seconds) {
-            let start = Instant::now();
-            client.query("select 1")?;
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        Ok(quantile(&times, 0.99))
-    };
-    let (mut quiet, mut storm, mut sent) = (Vec::new(), Vec::new(), 0);
+    let (mut quiet, mut aside, mut storm, mut sent) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for round in 0..=plan.runs {
-        let calm = p99(&mut client)?;
-        let stop = AtomicBool::new(false);
-        let seed = noise.below(u64::MAX);
-        let (rough, count) = std::thread::scope(|scope| {
-            let (access, stop) = (&access, &stop);
-            let storm = |thread| move || guess(access, seed ^ u64::from(thread), PER_SECOND / THREADS, stop);
-            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(storm(thread))).collect();
-            let rough = p99(&mut client);
-            stop.store(true, Ordering::Relaxed);
-            (rough, threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum::<u64>())
-        });
+        let calm = p99(&mut client, plan)?;
+        let (beside, _) = beside_storm(&elsewhere, noise, || p99(&mut client, plan));
+        let (rough, count) = beside_storm(&access, noise, || p99(&mut client, plan));
         if round > 0 {
             quiet.push(calm);
+            aside.push(beside?);
             storm.push(rough?);
             sent += count;
         }
     }
     let per_second = sent as f64 / (plan.runs.max(1) as f64 * plan.seconds as f64);
-    let (quiet, storm) = (median(&quiet), median(&storm));
+    let (quiet, aside, storm) = (median(&quiet), median(&aside), median(&storm));
+    let above = |p99: f64| (p99 / quiet - 1.0) * 100.0;
     say(&format!(
-        "{:<28} process: query p99 {quiet:.3} ms alone, {storm:.3} ms beside {per_second:.0} cancels/s: {:+.0} %",
+        "{:<28} process: query p99 {quiet:.3} ms alone, {storm:.3} ms beside {per_second:.0} cancels/s: {:+.0} % \
+         ({aside:.3} ms, {:+.0} %, where they go to a port that only closes)",
         "pg cancel storm",
-        (storm / quiet - 1.0) * 100.0
+        above(storm),
+        above(aside)
     ))
+}
+
+/// Asks small queries for the time of a measure, one after the other. Returns their 99th percentile in milliseconds.
+fn p99(client: &mut RawPg, plan: &Plan) -> Result<f64> {
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while start.elapsed() < Duration::from_secs(plan.seconds) {
+        let start = Instant::now();
+        client.query("select 1")?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(quantile(&times, 0.99))
+}
+
+/// Does something while a storm blows. Returns what came of it, and how many requests there were.
+fn beside_storm<T>(access: &Access, noise: &mut Noise, act: impl FnOnce() -> T) -> (T, u64) {
+    let stop = AtomicBool::new(false);
+    let seed = noise.below(u64::MAX);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        let storm = |thread| move || guess(access, seed ^ u64::from(thread), PER_SECOND / THREADS, stop);
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(storm(thread))).collect();
+        let done = act();
+        stop.store(true, Ordering::Relaxed);
+        (done, threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum())
+    })
+}
+
+/// Opens a port where every connection is closed as soon as something was said, for as long as this process lives.
+fn close_all() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Whoever says nothing is closed as well.
+            let _ = stream.read(&mut [0; 64]);
+        }
+    });
+    Ok(port)
 }
 
 /// Sends cancel requests with guessed keys at a pace, and returns how many.
