@@ -25,24 +25,24 @@ pub(crate) fn cancels(plan: &Plan, noise: &mut Noise) -> Result<()> {
     let access = course.access(Way::Process)?;
     let elsewhere = Access { port: close_all()?, ..access.clone() };
     let mut client = RawPg::login(&access)?;
-    let (mut quiet, mut aside, mut storm, mut sent) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut quiet, mut aside, mut storm, mut sent) = (Vec::new(), Vec::new(), Vec::new(), [0; 2]);
     for round in 0..=plan.runs {
         let calm = p99(&mut client, plan)?;
-        let (beside, _) = beside_storm(&elsewhere, noise, || p99(&mut client, plan));
+        let (beside, closed) = beside_storm(&elsewhere, noise, || p99(&mut client, plan));
         let (rough, count) = beside_storm(&access, noise, || p99(&mut client, plan));
         if round > 0 {
             quiet.push(calm);
             aside.push(beside?);
             storm.push(rough?);
-            sent += count;
+            sent = [sent[0] + count, sent[1] + closed];
         }
     }
-    let per_second = sent as f64 / (plan.runs.max(1) as f64 * plan.seconds as f64);
+    let [cancels, closes] = sent.map(|count| count as f64 / (plan.runs.max(1) as f64 * plan.seconds as f64));
     let (quiet, aside, storm) = (median(&quiet), median(&aside), median(&storm));
-    let above = |p99: f64| (p99 / quiet - 1.0) * 100.0;
+    let above = |rough: f64| (rough / quiet - 1.0) * 100.0;
     say(&format!(
-        "{:<28} process: query p99 {quiet:.3} ms alone, {storm:.3} ms beside {per_second:.0} cancels/s: {:+.0} % \
-         ({aside:.3} ms, {:+.0} %, where they go to a port that only closes)",
+        "{:<28} process: query p99 {quiet:.3} ms alone, {storm:.3} ms beside {cancels:.0} cancels/s: {:+.0} % \
+         ({aside:.3} ms, {:+.0} %, beside {closes:.0} to a port that only closes)",
         "pg cancel storm",
         above(storm),
         above(aside)
@@ -80,7 +80,7 @@ fn close_all() -> Result<u16> {
     let port = listener.local_addr()?.port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // Whoever says nothing is closed as well.
+            // However it went, it is closed.
             let _ = stream.read(&mut [0; 64]);
         }
     });
