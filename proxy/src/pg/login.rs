@@ -93,14 +93,15 @@ pub(super) async fn identify(
     }
     let named = wanted.as_ref().and_then(|wanted| wanted.target.as_deref()).unwrap_or_default();
     let target = policy.named(TargetKind::Pg, named).map_or(named, |target| target.name.as_str());
-    let redeemed = match prove(front, door, person, target, source, tls).await {
-        Ok(redeemed) => redeemed,
+    let (redeemed, last) = match prove(front, door, person, target, source, tls).await {
+        Ok(proven) => proven,
         Err(None) => return Err(("token", "no such person with that token".to_owned(), wrong().into())),
         Err(Some((why, refusal))) => return Err(("token", why, refusal)),
     };
-    front.stream.write_all(&authentication(0, b"")).await.map_err(lost("token"))?;
     let identity = policy.identify_by_token(&redeemed, source);
     let identity = identity.ok_or_else(|| ("token", "no such person".to_owned(), Refusal::Told(wrong())))?;
+    // In one write: each one wakes the client.
+    front.stream.write_all(&[last, authentication(0, b"")].concat()).await.map_err(lost("token"))?;
     Ok(match &approach.tunnel {
         // Whose connection it is was proved outside; the token says that it is they who use it.
         Some(tunnel) => policy.identify_in_tunnel(&tunnel.identity),
@@ -108,7 +109,8 @@ pub(super) async fn identify(
     })
 }
 
-/// Has the client prove a token by SCRAM. The error is nothing where the proof is wrong.
+/// Has the client prove a token by SCRAM, and returns what proves to the client in turn that the token is known here. The error
+/// is nothing where the proof is wrong.
 async fn prove(
     front: &mut Front,
     door: &Door,
@@ -116,7 +118,7 @@ async fn prove(
     target: &str,
     source: SocketAddr,
     tls: Option<&ServerTls>,
-) -> Result<Redeemed, Option<(String, Refusal)>> {
+) -> Result<(Redeemed, Bytes), Option<(String, Refusal)>> {
     let left = |error: io::Error| Some((format!("left without logging in: {error}"), Refusal::from(error)));
     let mut nonce = [0; 18];
     getrandom::fill(&mut nonce).map_err(|error| {
@@ -158,6 +160,5 @@ async fn prove(
         .redeem(person, target, source.ip(), Instant::now(), |verifier| proof.fits(verifier))
         .ok_or(None)?;
     let (redeemed, proven) = found;
-    front.stream.write_all(&authentication(12, proven.server_final())).await.map_err(left)?;
-    Ok(redeemed)
+    Ok((redeemed, authentication(12, proven.server_final())))
 }

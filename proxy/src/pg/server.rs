@@ -142,14 +142,15 @@ async fn begin(
         };
         return Err(denied("the database is not open", complaint));
     };
-    note(Some(login), method, Some(&key), Ok(()));
     let software = wishes.settings.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"application_name"));
     let introduction = Introduction {
         software: software.map(|(_, value)| value.to_vec()).unwrap_or_default(),
         notice: String::new(),
         portal: approach.tunnel.as_ref().map(|tunnel| tunnel.portal),
     };
-    let opened = door.open(identity, Purpose::Work(grant.clone()), &policy, &introduction).await;
+    // Noted once the opening is on its way to the disk: the other way round it would wait there for the note, and the client too.
+    let opening = door.open(identity, Purpose::Work(grant.clone()), &policy, &introduction);
+    let (opened, ()) = tokio::join!(opening, async { note(Some(login), method, Some(&key), Ok(())) });
     let (session, slot) = opened.map_err(|text| Complaint::new(TOO_MANY_CONNECTIONS, text))?;
     Ok((session, slot, grant, wishes, database))
 }

@@ -211,7 +211,9 @@ impl Work<'_> {
         let lost = |error: io::Error| End::quiet(CloseReason::Client, format!("the client left: {error}"));
         let greeting = session.record(Side::Target, Event::stream(pg_out::TYPE, 0, line.reached.greeting.clone()));
         let greeting = greeting.receipt().await.map_err(frozen)?.into_bytes();
-        front.stream.write_all(&greeting).await.map_err(lost)?;
+        // All of it in one write: each one wakes the client.
+        let mut told = BytesMut::with_capacity(greeting.len() + 64);
+        told.extend_from_slice(&greeting);
         let key = match line.reached.key.clone() {
             None => None,
             Some(key) => {
@@ -224,20 +226,18 @@ impl Work<'_> {
                     End::with_notice(CloseReason::Internal, error.to_string(), "the bastion has no randomness")
                 })?;
                 // The key is a secret of the access protocol: it is told and not recorded.
-                let mut frame = BytesMut::new();
-                put_frame(&mut frame, b'K', |out| {
+                put_frame(&mut told, b'K', |out| {
                     out.put_u32(pid);
                     out.put_slice(issued.told());
                 });
-                front.stream.write_all(&frame).await.map_err(lost)?;
                 Some((issued, running))
             }
         };
         let mut ready = BytesMut::new();
         put_frame(&mut ready, b'Z', |out| out.put_u8(line.reached.status));
         let ready = session.record(Side::Target, Event::stream(pg_out::TYPE, 0, ready.freeze()));
-        let ready = ready.receipt().await.map_err(frozen)?.into_bytes();
-        front.stream.write_all(&ready).await.map_err(lost)?;
+        told.extend_from_slice(&ready.receipt().await.map_err(frozen)?.into_bytes());
+        front.stream.write_all(&told).await.map_err(lost)?;
         front.stream.flush().await.map_err(lost)?;
         Ok(key)
     }

@@ -30,7 +30,7 @@ use crate::log::note::{LogKey, Note};
 use crate::queue::{Command, Queue, SessionSpec};
 use crate::recovery::{Evidence, Recovery};
 use crate::remote::{self, Board, RemoteFigures, Remotes};
-use crate::secrets::Secrets;
+use crate::secrets::{Mint, Secrets};
 use crate::session::Session;
 use crate::shipper::Shipper;
 use crate::threads::{POOL, Starting, Threads, at_leisure};
@@ -122,7 +122,7 @@ pub struct Recorder(Arc<Inner>);
 struct Inner {
     queue: Arc<Queue>,
     control: Session,
-    recipients: Vec<Recipient>,
+    mint: Mint,
     fs: Arc<dyn Fs>,
     spool: PathBuf,
     log_dir: PathBuf,
@@ -304,13 +304,13 @@ impl Recorder {
             let (queue, stopping) = (Arc::clone(&queue), Arc::clone(&stopping));
             move || close_orphans(&recovery, orphans, &queue, &stopping)
         })?;
-        let (recipients, vault_dir) = (config.recipients.clone(), config.vault_dir.clone());
+        let (mint, vault_dir) = (Mint::new(config.recipients.clone()), config.vault_dir.clone());
         let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(lock)));
         let remotes = boards;
         Ok(Self(Arc::new(Inner {
             queue,
             control,
-            recipients,
+            mint,
             fs,
             spool,
             log_dir,
@@ -329,9 +329,11 @@ impl Recorder {
     /// Recording cannot go on, or there is too little space.
     pub async fn open_session(&self, spec: SessionSpec, opening: Vec<Event>) -> Result<Session, Refused> {
         self.admits()?;
-        let secrets = Secrets::fresh(&self.0.recipients).map_err(|error| Frozen::from_io("session keys", &error))?;
+        let secrets = self.0.mint.take().map_err(|error| Frozen::from_io("session keys", &error))?;
         let (reply, answer) = oneshot::channel();
         self.0.queue.push(Command::Open { spec, secrets, opening, reply });
+        // While the disk is at work.
+        self.0.mint.prepare();
         answer.await.map_err(|_| self.frozen().unwrap_or(Frozen::Stopped).into())
     }
 

@@ -1,8 +1,9 @@
 //! A directory as a vault.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::VaultError;
 use crate::fs::Fs;
@@ -13,12 +14,15 @@ pub struct DirVault {
     fs: Arc<dyn Fs>,
     root: PathBuf,
     immutable: bool,
+    /// Directories that were synced into the one above since this run began. An earlier run may have been killed before it did;
+    /// who made one does not show. Those of sessions are not in it: there are many, and each is asked for once.
+    settled: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl DirVault {
     /// Describes a vault at `root`; the directory is made with the first file.
     pub fn new(fs: Arc<dyn Fs>, root: PathBuf, immutable: bool) -> Self {
-        Self { fs, root, immutable }
+        Self { fs, root, immutable, settled: Arc::default() }
     }
 
     pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<(), VaultError> {
@@ -70,9 +74,13 @@ impl DirVault {
         }
         // A group may be let in to read: the files themselves are 0440.
         self.fs.create_dir_all(dir, 0o750)?;
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         let mut level = dir;
-        while let Some(parent) = level.parent().filter(|_| level != self.root) {
+        while let Some(parent) = level.parent().filter(|_| level != self.root && !settled.contains(level)) {
             self.fs.sync_dir(parent)?;
+            if level != dir {
+                settled.insert(level.to_owned());
+            }
             level = parent;
         }
         Ok(())

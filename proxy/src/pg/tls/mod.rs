@@ -4,6 +4,7 @@
 //! Does not know the PostgreSQL protocol, persons or sockets.
 
 mod end_point;
+mod hint;
 mod make;
 mod pem;
 mod server;

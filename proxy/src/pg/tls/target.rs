@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls::client::{ClientConnection, Resumption};
+use rustls::client::{ClientConnection, Resumption, Tls12Resumption};
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, Error};
 
+use super::hint::Hint;
 use super::pem::{certified_key, objection, roots};
 use super::{ALPN, MinVersion, end_point, provider};
 use crate::config::Objection;
@@ -96,7 +97,7 @@ impl TargetTls {
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Each session is checked anew.
-        config.resumption = Resumption::disabled();
+        config.resumption = Resumption::store(Arc::new(Hint::default())).tls12_resumption(Tls12Resumption::Disabled);
         Ok(Self { config: Arc::new(config), name, with_certificate: own.is_some() })
     }
 

@@ -9,8 +9,9 @@ use rcgen::{
     CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, Issuer, KeyIdMethod, KeyPair,
     PKCS_ED25519, RevokedCertParams, SerialNumber,
 };
+use rustls::sign::SingleCertAndKey;
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Error, HandshakeKind, NamedGroup, ProtocolVersion,
+    CertificateError, ClientConfig, ClientConnection, Error, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig,
     ServerConnection,
 };
 use tempfile::TempDir;
@@ -106,8 +107,16 @@ fn handshake(
     name: &str,
     server: &ServerTls,
 ) -> Result<(ClientConnection, ServerConnection), Error> {
+    handshake_with(client, name, server.config())
+}
+
+fn handshake_with(
+    client: Arc<ClientConfig>,
+    name: &str,
+    server: Arc<ServerConfig>,
+) -> Result<(ClientConnection, ServerConnection), Error> {
     let mut client = ClientConnection::new(client, name.to_owned().try_into().unwrap()).unwrap();
-    let mut server = ServerConnection::new(server.config()).unwrap();
+    let mut server = ServerConnection::new(server).unwrap();
     let mut wire = Vec::new();
     while client.wants_write() || server.wants_write() {
         wire.clear();
@@ -151,6 +160,32 @@ fn both_ends_find_the_same_end_point_and_the_hybrid_key_exchange() {
     assert_eq!(other.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
     // By its address as well.
     handshake(files.target("192.0.2.7").config(), "192.0.2.7", &server).unwrap();
+}
+
+#[test]
+fn a_target_that_wants_another_key_exchange_is_asked_to_begin_again_once() {
+    let files = Files::new();
+    // As PostgreSQL does by default before version 18. It hands out tickets too, which it does not, and nothing comes of them.
+    let mut group = (*provider()).clone();
+    group.kx_groups.retain(|group| group.name() == NamedGroup::secp256r1);
+    let server = |versions| {
+        let builder = ServerConfig::builder_with_provider(Arc::new(group.clone())).with_protocol_versions(versions);
+        let key = pem::certified_key(&files.path("cert.pem"), &files.path("key.pem")).unwrap();
+        let key = Arc::new(SingleCertAndKey::from(key));
+        let mut config = builder.unwrap().with_no_client_auth().with_cert_resolver(key);
+        config.ticketer = aws_lc_rs::Ticketer::new().unwrap();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Arc::new(config)
+    };
+    for (versions, first) in
+        [(&[&version::TLS13][..], HandshakeKind::FullWithHelloRetryRequest), (&[&version::TLS12], HandshakeKind::Full)]
+    {
+        let (target, server) = (files.target(HOST), server(versions));
+        for expected in [first, HandshakeKind::Full, HandshakeKind::Full] {
+            let (client, _) = handshake_with(target.config(), HOST, Arc::clone(&server)).unwrap();
+            assert_eq!(client.handshake_kind(), Some(expected));
+        }
+    }
 }
 
 #[test]
