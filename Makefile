@@ -73,6 +73,8 @@ soak: ## The long forms of the tests: full sizes, 300 kills per durability (an h
 FUZZ_TARGETS = $(notdir $(basename $(wildcard tests/fuzz/fuzz_targets/*.rs)))
 fuzz: ## Let libFuzzer loose on every decoder [RUNS=executions | SECONDS_EACH=60] [FUZZ_TARGETS=…]
 	@scripts/need cargo-fuzz g++
+	@# cargo-fuzz knows no --locked, and would bring an old lock file up to date in silence.
+	$(CARGO) fetch --locked --quiet --manifest-path tests/fuzz/Cargo.toml
 	cd tests/fuzz && for target in $(FUZZ_TARGETS); do \
 	  mkdir -p $(TARGET)/fuzz/found/$$target; \
 	  RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz \

@@ -1,7 +1,8 @@
 //! The keys of a session that is being opened: made fresh, wrapped for those who are to read it, held in memory only.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
 use minicbor::bytes::ByteVec;
 
@@ -32,38 +33,45 @@ impl Secrets {
     }
 }
 
-/// Makes the keys of sessions that these recipients can read, those of the next one beforehand: to wrap them takes longer than
-/// all else that an opening waits for but the disk.
+/// Keys of sessions to come, made beforehand: to wrap them takes longer than all else that an opening waits for but the disk.
 #[derive(Debug)]
 pub(crate) struct Mint {
     recipients: Vec<Recipient>,
-    next: Mutex<Option<Secrets>>,
+    ready: Mutex<Option<Receiver<Secrets>>>,
 }
 
 impl Mint {
-    /// Starts with none made.
-    pub(crate) fn new(recipients: Vec<Recipient>) -> Self {
-        Self { recipients, next: Mutex::default() }
+    /// Makes one for sessions that these recipients can read, and the work that keeps it filled, for a thread. The work ends once
+    /// the mint is closed or dropped.
+    pub(crate) fn new(recipients: Vec<Recipient>) -> (Self, impl FnOnce() + Send + 'static) {
+        // One lies ready, and another waits to be laid there.
+        let (filled, ready) = sync_channel(1);
+        let mint = Self { recipients: recipients.clone(), ready: Mutex::new(Some(ready)) };
+        let fill = move || {
+            // What fails here fails again, and is told, when keys are asked for.
+            while let Ok(secrets) = Secrets::fresh(&recipients) {
+                if filled.send(secrets).is_err() {
+                    break;
+                }
+            }
+        };
+        (mint, fill)
     }
 
-    /// Gives out keys that nobody else gets.
+    /// Gives out keys that nobody else gets. Nobody waits for the thread: to make one's own takes as long.
     ///
     /// # Errors
     /// The operating system has no randomness.
     pub(crate) fn take(&self) -> io::Result<Secrets> {
-        // Nobody waits for somebody who is making some: to make one's own takes as long.
-        let ready = self.next.try_lock().ok().and_then(|mut next| next.take());
-        ready.map_or_else(|| Secrets::fresh(&self.recipients), Ok)
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets = ready.as_ref().and_then(|ready| ready.try_recv().ok());
+        drop(ready);
+        secrets.map_or_else(|| Secrets::fresh(&self.recipients), Ok)
     }
 
-    /// Makes the keys of the next session, where there are none yet. For moments in which the caller waits anyway.
-    pub(crate) fn prepare(&self) {
-        if let Ok(mut next) = self.next.try_lock()
-            && next.is_none()
-        {
-            // What fails here fails again, and is told, when keys are asked for.
-            *next = Secrets::fresh(&self.recipients).ok();
-        }
+    /// Forgets what is ready, and lets the thread end.
+    pub(crate) fn close(&self) {
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -75,22 +83,25 @@ mod tests {
     #[test]
     fn no_two_sessions_get_the_same_keys() {
         let reader = crate::transcript::wrap::Identity::generate().recipient();
-        let mint = Mint::new(vec![reader]);
+        let (mint, fill) = Mint::new(vec![reader]);
+        let salt = [0; 16];
+        let session = crate::transcript::block::SessionId([0; 16]);
         let mut all = Vec::new();
-        for prepared in [false, true, true, false] {
-            if prepared {
-                mint.prepare();
-                mint.prepare();
-            }
+        let mut take = || {
             let secrets = mint.take().unwrap();
             assert_eq!(secrets.wrapped.as_ref().map(Vec::len), Some(Lane::ALL.len()));
-            let salt = [0; 16];
-            let session = crate::transcript::block::SessionId([0; 16]);
             let key = |lane| secrets.keys.get(lane).unwrap().micro_key(session, &salt).commitment();
             all.extend(Lane::ALL.map(key));
-        }
+        };
+        // Its own while there is no thread, and then as they come.
+        take();
+        let thread = std::thread::spawn(fill);
+        (0..20).for_each(|_| take());
+        mint.close();
+        thread.join().unwrap();
+        take();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 4 * Lane::ALL.len());
+        assert_eq!(all.len(), 22 * Lane::ALL.len());
     }
 }

@@ -23,6 +23,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// Starts one that everything works without.
+    pub(crate) fn add(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
+        match std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+            Ok(thread) => self.running.push(thread),
+            Err(error) => tracing::warn!(name, %error, "a thread did not start; it goes on without"),
+        }
+    }
+
     /// Waits for all of them, the last one first. Whatever they take their work from must have ended or be told to.
     pub(crate) fn join(&mut self) {
         for thread in std::mem::take(&mut self.running).into_iter().rev() {

@@ -300,11 +300,13 @@ impl Recorder {
             Journal::run(&journal);
         })?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let threads = starting.last("casemate-recovery", {
+        let mut threads = starting.last("casemate-recovery", {
             let (queue, stopping) = (Arc::clone(&queue), Arc::clone(&stopping));
             move || close_orphans(&recovery, orphans, &queue, &stopping)
         })?;
-        let (mint, vault_dir) = (Mint::new(config.recipients.clone()), config.vault_dir.clone());
+        let (mint, fill) = Mint::new(config.recipients.clone());
+        threads.add("casemate-mint", || at_leisure(fill));
+        let vault_dir = config.vault_dir.clone();
         let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(lock)));
         let remotes = boards;
         Ok(Self(Arc::new(Inner {
@@ -332,8 +334,6 @@ impl Recorder {
         let secrets = self.0.mint.take().map_err(|error| Frozen::from_io("session keys", &error))?;
         let (reply, answer) = oneshot::channel();
         self.0.queue.push(Command::Open { spec, secrets, opening, reply });
-        // While the disk is at work.
-        self.0.mint.prepare();
         answer.await.map_err(|_| self.frozen().unwrap_or(Frozen::Stopped).into())
     }
 
@@ -416,6 +416,7 @@ impl Recorder {
     pub fn shutdown(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
         self.0.queue.push(Command::Stop);
+        self.0.mint.close();
         self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).join();
         self.0.queue.freeze(Frozen::Stopped);
         self.0.queue.end();
