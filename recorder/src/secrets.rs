@@ -1,4 +1,4 @@
-//! The keys of a session that is being opened: made fresh, wrapped for those who are to read it, held in memory only.
+//! The keys of sessions that are being opened: made fresh for each, wrapped for those who are to read it, held in memory only.
 
 use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -63,10 +63,9 @@ impl Mint {
     /// # Errors
     /// The operating system has no randomness.
     pub(crate) fn take(&self) -> io::Result<Secrets> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let secrets = ready.as_ref().and_then(|ready| ready.try_recv().ok());
-        drop(ready);
-        secrets.map_or_else(|| Secrets::fresh(&self.recipients), Ok)
+        let ready =
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|it| it.try_recv().ok());
+        ready.map_or_else(|| Secrets::fresh(&self.recipients), Ok)
     }
 
     /// Forgets what is ready, and lets the thread end.

@@ -23,12 +23,9 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// Starts one that everything works without.
-    pub(crate) fn add(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
-        match std::thread::Builder::new().name(name.to_owned()).spawn(work) {
-            Ok(thread) => self.running.push(thread),
-            Err(error) => tracing::warn!(name, %error, "a thread did not start; it goes on without"),
-        }
+    pub(crate) fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.running.push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
+        Ok(())
     }
 
     /// Waits for all of them, the last one first. Whatever they take their work from must have ended or be told to.
@@ -75,11 +72,10 @@ impl Starting {
     }
 
     pub(crate) fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
-        if let Some(threads) = &mut self.threads {
-            threads.running.push(thread);
+        match &mut self.threads {
+            Some(threads) => threads.spawn(name, work),
+            None => Err(io::Error::other("the threads are gone")),
         }
-        Ok(())
     }
 
     /// Takes the last one, and lets all of them work.

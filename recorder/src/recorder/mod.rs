@@ -305,7 +305,9 @@ impl Recorder {
             move || close_orphans(&recovery, orphans, &queue, &stopping)
         })?;
         let (mint, fill) = Mint::new(config.recipients.clone());
-        threads.add("casemate-mint", || at_leisure(fill));
+        if let Err(error) = threads.spawn("casemate-mint", || at_leisure(fill)) {
+            tracing::warn!(%error, "no thread for session keys: each opening makes its own");
+        }
         let vault_dir = config.vault_dir.clone();
         let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(lock)));
         let remotes = boards;

@@ -75,14 +75,13 @@ impl DirVault {
         // A group may be let in to read: the files themselves are 0440.
         self.fs.create_dir_all(dir, 0o750)?;
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut level = dir;
-        while let Some(parent) = level.parent().filter(|_| level != self.root && !settled.contains(level)) {
-            self.fs.sync_dir(parent)?;
-            if level != dir {
-                settled.insert(level.to_owned());
-            }
-            level = parent;
+        let levels = dir.ancestors().take_while(|level| *level != self.root && !settled.contains(*level));
+        let levels: Vec<_> = levels.collect();
+        for above in levels.iter().filter_map(|level| level.parent()) {
+            self.fs.sync_dir(above)?;
         }
+        // Not before all are: a level stands for those above it.
+        settled.extend(levels.into_iter().skip(1).map(Path::to_owned));
         Ok(())
     }
 

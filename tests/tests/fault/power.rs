@@ -1,7 +1,11 @@
 //! The power fails: after every operation, with any subset of what was not synced, and again during recovery.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use casemate_recorder::Durability;
-use casemate_tests::disk::{Call, Luck, State};
+use casemate_recorder::vault::{DirVault, Vault};
+use casemate_tests::disk::{Call, Disk, Fault, Luck, State};
 use casemate_tests::noise::{Noise, fresh_seed};
 use casemate_tests::scale::{pick, soak};
 
@@ -151,4 +155,29 @@ fn what_a_recycled_journal_file_held_is_found_without_it() {
         note(&mut tally, &state, seed ^ number, outcome);
     }
     tally.conclude("a power cut after a journal file was given back");
+}
+
+/// Directories are synced upwards once a run; one whose sync failed is none of those.
+#[test]
+fn a_failed_sync_of_a_vaults_directories_is_made_up_for() {
+    let root = Path::new("/vault");
+    for nth in 1.. {
+        let disk = Disk::new(&[root]);
+        let vault = Vault::Dir(DirVault::new(Arc::new(disk.clone()), root.to_owned(), false));
+        disk.fail(nth, Fault::Io, Luck::none());
+        let first = vault.put_new("v1/t/2026/11/24/a/0.seg", b"one");
+        if disk.operations() < nth {
+            first.unwrap();
+            assert!(nth > 10, "every level is synced: {nth}");
+            return;
+        }
+        vault.put_new("v1/t/2026/11/24/b/0.seg", b"two").unwrap();
+        let found = disk.state().power_cut(Luck::none());
+        let vault = Vault::Dir(DirVault::new(Arc::new(found), root.to_owned(), false));
+        let there = |key| vault.get(key).unwrap();
+        assert_eq!(there("v1/t/2026/11/24/b/0.seg").as_deref(), Some(b"two".as_slice()), "operation {nth} failed");
+        if first.is_ok() {
+            assert_eq!(there("v1/t/2026/11/24/a/0.seg").as_deref(), Some(b"one".as_slice()), "operation {nth} failed");
+        }
+    }
 }
