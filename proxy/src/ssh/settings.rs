@@ -172,6 +172,10 @@ fn target_keys(pinned: &[PublicKey]) -> Vec<Algorithm> {
     first
 }
 
+/// How long a target may hear nothing from us while we hear nothing from it. Held reads hold back the questions of a target
+/// that gives up on silent clients (`ClientAliveInterval` of sshd), so that its answer has to come unasked.
+const TARGET_KEEPALIVE: Duration = Duration::from_secs(5);
+
 /// Makes the settings of the client that a target with these pinned host keys meets.
 pub(crate) fn target(limits: &Limits, pinned: &[PublicKey]) -> Arc<client::Config> {
     Arc::new(client::Config {
@@ -180,7 +184,7 @@ pub(crate) fn target(limits: &Limits, pinned: &[PublicKey]) -> Arc<client::Confi
         maximum_packet_size: PACKET,
         preferred: preferred(TARGET_KEX, Cow::Owned(target_keys(pinned))),
         inactivity_timeout: None,
-        keepalive_interval: Some(limits.keepalive),
+        keepalive_interval: Some(limits.keepalive.min(TARGET_KEEPALIVE)),
         // Held reads hold the answers back too.
         keepalive_max: 0,
         nodelay: true,
@@ -207,6 +211,16 @@ mod tests {
         assert_eq!(keys.first(), Some(&Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }));
         assert_eq!(keys.len(), TARGET_KEYS.len());
         assert_eq!(target_keys(&[]), TARGET_KEYS);
+    }
+
+    #[test]
+    fn a_target_hears_of_us_often_enough_whatever_clients_are_asked() {
+        let interval = |seconds| {
+            let limits = Limits { keepalive: Duration::from_secs(seconds), ..Limits::default() };
+            target(&limits, &[]).keepalive_interval
+        };
+        assert_eq!(interval(3600), Some(TARGET_KEEPALIVE));
+        assert_eq!(interval(2), Some(Duration::from_secs(2)));
     }
 
     #[test]
