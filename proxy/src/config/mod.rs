@@ -122,7 +122,7 @@ pub struct Limits {
     pub channels: usize,
     /// Names of environment variables that pass, with an optional `*` at the end; empty lets none pass.
     pub env: Vec<String>,
-    /// Silence after which the peer is asked whether it lives; a target is asked after five seconds at most.
+    /// Silence after which the peer is asked whether it lives; over SSH a target is asked after five seconds at most.
     pub keepalive: Duration,
     /// Unanswered questions after which it counts as gone.
     pub keepalive_count: u32,
