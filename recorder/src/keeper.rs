@@ -52,7 +52,6 @@ pub(crate) struct FinishedSegment {
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
     pub(crate) segment_no: u32,
-    pub(crate) path: PathBuf,
     pub(crate) file: Arc<LiveFile>,
 }
 
@@ -317,7 +316,7 @@ impl Keeper {
             last_block: part.last_block,
             last_link: part.last_link,
             sha256: part.sha256.finalize().into(),
-            path: part.live.path,
+            path: part.live.file.path().to_owned(),
         };
         self.ship(Task::Finish { file: part.live.file, finished })
     }

@@ -3,17 +3,24 @@
 //! Small blocks are the keeper's to write: the journal holds them, and nobody waits. Large ones are the journal thread's, at once,
 //! with whatever comes before them on their first page. So only one page is ever contested, the last of what the keeper has: it may
 //! get there when the journal's thread has written more on that page already.
+//!
+//! The file is made by the first write: the making takes a filesystem longer than anything else in the beginning of a session,
+//! for which somebody waits.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::fs::File;
+use crate::fs::{File, Fs};
 use crate::pages::{PAGE_LEN, Pages};
 
 /// The file of a live segment.
 #[derive(Debug)]
 pub(crate) struct LiveFile {
-    file: Arc<dyn File>,
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    /// None before the first write.
+    file: Mutex<Option<Arc<dyn File>>>,
     /// Up to where the journal's thread has written. Held while a page is written that the other thread may write too.
     placed_to: Mutex<u64>,
     /// Whether a sync failed for one of the two threads, and so for both: the kernel reports a lost page once, and calls it clean
@@ -22,8 +29,28 @@ pub(crate) struct LiveFile {
 }
 
 impl LiveFile {
-    pub(crate) fn new(file: Arc<dyn File>) -> Self {
-        Self { file, placed_to: Mutex::new(0), sync_failed: Mutex::new(false) }
+    /// Describes the file that will be at `path`, which must not exist.
+    pub(crate) fn new(fs: Arc<dyn Fs>, path: PathBuf) -> Self {
+        Self { fs, path, file: Mutex::new(None), placed_to: Mutex::new(0), sync_failed: Mutex::new(false) }
+    }
+
+    /// Returns where it lies, or will.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it now, where nobody waits and whoever begins is to know whether one can be made.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        self.file().map(drop)
+    }
+
+    /// Returns the file, made if need be.
+    fn file(&self) -> io::Result<Arc<dyn File>> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => Ok(Arc::clone(file.insert(self.fs.create_paged(&self.path)?))),
+        }
     }
 
     /// Writes large blocks and what is before them on their first page; `parts` begin with that, at `offset`. For the journal's
@@ -36,25 +63,25 @@ impl LiveFile {
     ) -> io::Result<()> {
         let end = parts.clone().fold(offset, |end, part| end + part.len() as u64);
         let mut placed_to = self.placed_to.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.write(&*self.file, offset, parts)?;
+        pages.write(&*self.file()?, offset, parts)?;
         *placed_to = end;
         Ok(())
     }
 
     /// Writes full pages that nobody else writes. For the keeper.
     pub(crate) fn keep(&self, pages: &mut Pages, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        pages.write(&*self.file, offset, [bytes])
+        pages.write(&*self.file()?, offset, [bytes])
     }
 
     /// Writes the last page of what the keeper has, unless more of it is there already.
     pub(crate) fn keep_last(&self, pages: &mut Pages, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let placed_to = self.placed_to.lock().unwrap_or_else(PoisonError::into_inner);
-        if *placed_to >= offset + bytes.len() as u64 { Ok(()) } else { pages.write(&*self.file, offset, [bytes]) }
+        if *placed_to >= offset + bytes.len() as u64 { Ok(()) } else { pages.write(&*self.file()?, offset, [bytes]) }
     }
 
     /// Cuts off what fills the last page. For whoever writes last.
     pub(crate) fn end_at(&self, len: u64) -> io::Result<()> {
-        if len.is_multiple_of(PAGE_LEN as u64) { Ok(()) } else { self.file.set_len(len) }
+        if len.is_multiple_of(PAGE_LEN as u64) { Ok(()) } else { self.file()?.set_len(len) }
     }
 
     /// Makes what was written durable.
@@ -64,27 +91,30 @@ impl LiveFile {
         if *failed {
             return Err(io::Error::other("an earlier sync of this file failed"));
         }
-        let synced = self.file.sync_data();
+        let synced = self.file().and_then(|file| file.sync_data());
         *failed = synced.is_err();
         synced
     }
 
     /// Says that it will not be read soon.
     pub(crate) fn forget(&self) {
-        self.file.forget();
+        if let Some(file) = &*self.file.lock().unwrap_or_else(PoisonError::into_inner) {
+            file.forget();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{Fs, OsFs};
+    use crate::fs::OsFs;
 
     #[test]
     fn what_the_keeper_has_of_a_page_does_not_undo_what_was_placed_on_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("part");
-        let live = LiveFile::new(OsFs.create_paged(&path).unwrap());
+        let live = LiveFile::new(Arc::new(OsFs), path.clone());
+        assert!(!path.exists(), "made before there is anything to write");
         let (mut ours, mut keepers) = (Pages::new(), Pages::new());
         let (small, large, next) = (vec![b'a'; 5000], vec![b'b'; 6000], vec![b'c'; 300]);
         let (full, last) = small.split_at(PAGE_LEN);

@@ -109,6 +109,11 @@ impl Journal {
 
     /// Everything of the turn is durable: sign the log's head, publish, answer.
     fn after_sync(&mut self, turn: Turn, now: Stamp) -> io::Result<()> {
+        // First of all: somebody waits for each of them, and for nothing below.
+        for (reply, session) in turn.opened {
+            // A caller that went away drops the handle, which closes the session.
+            drop(reply.send(session));
+        }
         if turn.checkpoint || !turn.slips.is_empty() {
             let note = self.sink.log.checkpoint()?;
             self.sink.queue.meters().checkpoint(note.checkpoint.size, now.wall_us);
@@ -131,10 +136,6 @@ impl Journal {
         for reply in turn.told {
             // Whoever no longer waits has it in the log all the same.
             let _ = reply.send(());
-        }
-        for (reply, session) in turn.opened {
-            // A caller that went away drops the handle, which closes the session.
-            drop(reply.send(session));
         }
         Ok(())
     }

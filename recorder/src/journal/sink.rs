@@ -43,6 +43,13 @@ pub(super) struct Part {
     named: bool,
 }
 
+impl Part {
+    /// Makes the segment's file, which the first write would make otherwise.
+    pub(super) fn make(&self) -> io::Result<()> {
+        self.live.as_ref().map_or(Ok(()), |live| live.file.make())
+    }
+}
+
 /// A live segment with blocks that were written to it directly and are not synced.
 #[derive(Debug)]
 pub(super) struct Placed {
@@ -196,7 +203,7 @@ impl Sink {
     fn put(&mut self, session: SessionId, part: &mut Part, built: Built) -> io::Result<()> {
         self.queue.meters().block(built.bytes.len() as u64);
         if part.live.is_none() {
-            part.live = self.begin_part(session, built.segment_no)?;
+            part.live = self.begin_part(session, built.segment_no);
         }
         let Some(live) = part.live.clone() else {
             // The next start makes the segment, from the journal alone.
@@ -276,11 +283,10 @@ impl Sink {
         self.turn.jobs.push(Job::Block { session, segment, block_no, link, bytes, placed });
     }
 
-    /// Makes the file of a live segment; `None` where there is no space for it.
-    fn begin_part(&self, session: SessionId, segment_no: u32) -> io::Result<Option<keeper::Live>> {
-        let path = part_path(&self.spool, session, segment_no);
-        let made = unless_full(&self.queue, || self.fs.create_paged(&path))?;
-        Ok(made.map(|file| keeper::Live { segment_no, path, file: Arc::new(LiveFile::new(file)) }))
+    /// Begins a live segment; `None` where recording is frozen.
+    fn begin_part(&self, session: SessionId, segment_no: u32) -> Option<keeper::Live> {
+        let file = LiveFile::new(Arc::clone(&self.fs), part_path(&self.spool, session, segment_no));
+        self.queue.frozen().is_none().then(|| keeper::Live { segment_no, file: Arc::new(file) })
     }
 
     /// Ends the segment: its last blocks, then its trailer; the next block opens another file.

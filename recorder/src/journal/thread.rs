@@ -157,6 +157,10 @@ impl Journal {
         let spec = SessionSpec { kind: TranscriptKind::Control, protocol: None, policy_hash };
         let session = self.open(spec, secrets, opening)?;
         self.control = Some(session.id());
+        if let Some(live) = self.sessions.get(&session.id()) {
+            // A start learns now whether the spool can be written.
+            live.part.make()?;
+        }
         self.commit()?;
         if let Some(frozen) = self.sink.queue.frozen() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, frozen.to_string()));
