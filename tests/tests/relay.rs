@@ -11,14 +11,18 @@ mod hostile;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use casemate_tests::client::Route;
 use casemate_tests::noise::Noise;
 use casemate_tests::process::{nothing, open_files, rss, run, wait_until};
+use casemate_tests::raw_ssh::HostileTarget;
 use casemate_tests::rig::{Lab, Options, login};
 use casemate_tests::scale::{MIB, pick};
+use casemate_tests::sshd::{Guard, Sshd};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -318,21 +322,73 @@ fn a_writer_that_waits_goes_away_with_its_peer_inside() {
     a_writer_that_waits_goes_away_with_its_peer(Route::Inside);
 }
 
+/// A target hears something from the bastion at least this often; twice what the product promises.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// Has a client read a little of what a target says, and the rest when something else is done: meanwhile queues fill all the way to
+/// the target. All must arrive.
+fn stall<T>(mut ssh: Command, meanwhile: impl FnOnce() -> T) -> T {
+    let bytes = 32 * MIB;
+    let mut child = ssh.arg(format!("{} source {bytes} 3", peer())).stdout(Stdio::piped()).spawn().unwrap();
+    let mut from = child.stdout.take().unwrap();
+    let (mut first, mut hash) = (vec![0; 64 * 1024], blake3::Hasher::new());
+    from.read_exact(&mut first).unwrap();
+    hash.update(&first);
+    let result = meanwhile();
+    std::io::copy(&mut from, &mut hash).unwrap();
+    assert_eq!(hash.finalize(), hash_of(3, bytes));
+    assert!(child.wait().unwrap().success());
+    result
+}
+
+/// Leads each connection on to an sshd, and notes when the bastion said something.
+fn overheard(sshd: u16, heard: &Arc<Mutex<Vec<Instant>>>) -> HostileTarget {
+    let heard = Arc::clone(heard);
+    HostileTarget::start(move |mut bastion| {
+        let mut target = TcpStream::connect(("127.0.0.1", sshd))?;
+        let (mut back, mut out) = (target.try_clone()?, bastion.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut back, &mut out));
+        let mut buffer = [0; 16 * 1024];
+        while let len @ 1.. = bastion.read(&mut buffer)? {
+            heard.lock().unwrap().push(Instant::now());
+            target.write_all(&buffer[..len])?;
+        }
+        Ok(())
+    })
+    .unwrap()
+}
+
+/// What a target asks lies behind what it says, and that is not read while the client reads nothing. So the bastion must speak
+/// unasked: sshd with `ClientAliveInterval` gives up on whoever is silent.
+#[test]
+fn a_target_hears_from_a_bastion_whose_client_stalls() {
+    let dir = tempfile::tempdir().unwrap();
+    let sshd = Guard(Sshd::start(dir.path(), None, "").unwrap());
+    let heard = Arc::default();
+    let between = overheard(sshd.0.port, &heard);
+    let user = &sshd.0.user;
+    let more = format!(
+        "[[target]]\nname = \"far\"\naddress = \"127.0.0.1:{}\"\nkind = \"ssh\"\nhost_keys = [{:?}]\n\
+         [[target.role]]\nlogin = {user:?}\nkey_file = {:?}\n\
+         [[access]]\nperson = \"alice\"\ntargets = [\"far\"]\nroles = [{user:?}]\nreason = \"tests\"\n",
+        between.port,
+        sshd.0.host_key().unwrap(),
+        sshd.0.identity().display().to_string(),
+    );
+    let lab = Lab::with(&Options { more, ..Options::default() }).unwrap();
+    let silence = stall(lab.client.ssh(Route::Through, &["-l", "alice+far"]), || {
+        let stalled = Instant::now();
+        std::thread::sleep(2 * SIGN_OF_LIFE);
+        let said = heard.lock().unwrap().clone();
+        let times: Vec<_> = said.into_iter().filter(|time| *time > stalled).chain([Instant::now()]).collect();
+        times.iter().zip([stalled].iter().chain(&times)).map(|(next, time)| *next - *time).max().unwrap()
+    });
+    assert!(silence < SIGN_OF_LIFE, "silent for {silence:?}");
+}
+
 #[test]
 fn a_target_that_asks_for_signs_of_life_keeps_a_stalled_session() {
     let sshd = "ClientAliveInterval 2\nClientAliveCountMax 3".to_owned();
     let lab = Lab::with(&Options { sshd, ..Options::default() }).unwrap();
-    let bytes = 32 * MIB;
-    let mut ssh = lab.client.ssh(Route::Through, &[]);
-    let mut child = ssh.arg(format!("{} source {bytes} 3", peer())).stdout(Stdio::piped()).spawn().unwrap();
-    let mut from = child.stdout.take().unwrap();
-    let mut hash = blake3::Hasher::new();
-    let mut first = vec![0; 64 * 1024];
-    from.read_exact(&mut first).unwrap();
-    hash.update(&first);
-    // Nothing is read; queues fill all the way to the target, which asks every two seconds whether we live.
-    std::thread::sleep(Duration::from_secs(20));
-    std::io::copy(&mut from, &mut hash).unwrap();
-    assert_eq!(hash.finalize(), hash_of(3, bytes));
-    assert!(child.wait().unwrap().success());
+    stall(lab.client.ssh(Route::Through, &[]), || std::thread::sleep(Duration::from_secs(20)));
 }
