@@ -351,7 +351,7 @@ fn overheard(sshd: u16, heard: &Arc<Mutex<Vec<Instant>>>) -> HostileTarget {
         let mut buffer = [0; 16 * 1024];
         while let len @ 1.. = bastion.read(&mut buffer)? {
             heard.lock().unwrap().push(Instant::now());
-            target.write_all(&buffer[..len])?;
+            target.write_all(buffer.get(..len).unwrap_or_default())?;
         }
         Ok(())
     })
