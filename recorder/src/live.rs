@@ -4,8 +4,8 @@
 //! with whatever comes before them on their first page. So only one page is ever contested, the last of what the keeper has: it may
 //! get there when the journal's thread has written more on that page already.
 //!
-//! The file is made by the first write: the making takes a filesystem longer than anything else in the beginning of a session,
-//! for which somebody waits.
+//! The file is made by the first write: making one takes a filesystem some tenths of a millisecond, and somebody waits for the
+//! beginning of a session.
 
 use std::io;
 use std::path::{Path, PathBuf};

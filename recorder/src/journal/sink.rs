@@ -195,12 +195,6 @@ impl Sink {
     /// where it has to go anyway, with its place in the journal.
     pub(super) fn block(&mut self, session: SessionId, part: &mut Part, built: Option<Built>) {
         let Some(built) = built.filter(|_| self.turn.failed.is_none()) else { return };
-        if let Err(error) = self.put(session, part, built) {
-            self.turn.failed.get_or_insert(error);
-        }
-    }
-
-    fn put(&mut self, session: SessionId, part: &mut Part, built: Built) -> io::Result<()> {
         self.queue.meters().block(built.bytes.len() as u64);
         if part.live.is_none() {
             part.live = self.begin_part(session, built.segment_no);
@@ -208,7 +202,7 @@ impl Sink {
         let Some(live) = part.live.clone() else {
             // The next start makes the segment, from the journal alone.
             self.append(&RecordHead::block(session, built.block_no), &built.bytes);
-            return Ok(());
+            return;
         };
         let bytes = built.bytes.clone();
         if bytes.len() >= PLACED_LEN_MIN && self.queue.frozen().is_none() {
@@ -219,7 +213,6 @@ impl Sink {
         }
         part.len += bytes.len() as u64;
         part.last_page.extend(&bytes);
-        Ok(())
     }
 
     /// Has a block written to its live segment, with those that follow it there.
