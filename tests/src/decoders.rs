@@ -463,6 +463,14 @@ pub fn flow(data: &[u8]) {
                         flow.forwarded(piece.frame, at_us);
                     }
                     at += piece.len;
+                    if *side == Side::Target && piece.ends() && flow.counts_rows(piece.tag) {
+                        let run = splitter.run(piece.tag, held.get(at..).unwrap_or_default());
+                        flow.rows(&run);
+                        if verdict == Verdict::Elide {
+                            left_out.extend((1..=run.frames).map(|row| (*side, piece.frame + row)));
+                        }
+                        at += run.len;
+                    }
                 }
                 held.drain(..at);
             }

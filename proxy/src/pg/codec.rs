@@ -83,6 +83,24 @@ impl Piece {
     }
 }
 
+/// Whole frames of one tag, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The tag of all of them.
+    pub tag: u8,
+    /// How many they are.
+    pub frames: u64,
+    /// Bytes of all of them, headers included.
+    pub len: usize,
+}
+
+impl Run {
+    /// Returns the bytes of their payloads.
+    pub fn payload_len(&self) -> u64 {
+        self.len as u64 - self.frames * HEADER_LEN as u64
+    }
+}
+
 /// Finds the frames in what one side sends after the login.
 #[derive(Debug)]
 pub struct Splitter {
@@ -140,6 +158,27 @@ impl Splitter {
         let frame = self.frames - 1;
         self.advance(tag, payload_len, payload_len, here);
         Ok(Some(Piece { tag, frame, payload_len, offset: 0, header: HEADER_LEN, len: HEADER_LEN + here }))
+    }
+
+    /// Takes the whole frames with that tag off the front of `bytes`: rows come by the thousand, and a few instructions for each
+    /// are enough where only their number and length count. What follows, and a frame that is not all there or wrong, is left to
+    /// [`Splitter::next`].
+    pub fn run(&mut self, tag: u8, bytes: &[u8]) -> Run {
+        let mut run = Run { tag, frames: 0, len: 0 };
+        let Some(longest) = longest(self.side, tag).filter(|_| self.at_boundary()) else { return run };
+        while let Some(([first, len @ ..], payload)) =
+            bytes.get(run.len..).and_then(<[u8]>::split_first_chunk::<HEADER_LEN>)
+        {
+            let len = u32::from_be_bytes(*len);
+            let Some(payload_len) = len.checked_sub(4).map(|len| len as usize) else { break };
+            if *first != tag || len > longest || payload_len > payload.len() {
+                break;
+            }
+            run.len += HEADER_LEN + payload_len;
+            run.frames += 1;
+        }
+        self.frames += run.frames;
+        run
     }
 
     fn advance(&mut self, tag: u8, payload_len: u32, left: u32, taken: usize) {
@@ -329,6 +368,35 @@ mod tests {
         assert_eq!(whole[0].1, b"select '\xff'\0");
         for cut in 1..wire.len() {
             assert_eq!(frames(Side::Client, &wire, cut).unwrap(), whole, "cut at every {cut}");
+        }
+    }
+
+    #[test]
+    fn a_run_takes_the_whole_frames_of_its_tag_and_nothing_else() {
+        let mut wire = BytesMut::new();
+        (0..3).for_each(|len| put_frame(&mut wire, b'D', |out| out.put_bytes(b'D', len)));
+        let rows_len = wire.len();
+        put_frame(&mut wire, b'C', |_| {});
+        put_frame(&mut wire, b'D', |_| {});
+        let whole = |end: usize| [5, 11, 18].into_iter().take_while(|row| *row <= end).last().unwrap_or(0);
+        for end in 0..=wire.len() {
+            let mut splitter = Splitter::new(Side::Target);
+            let run = splitter.run(b'D', &wire[..end]);
+            assert_eq!(run.len, whole(end), "of {end} bytes");
+            assert_eq!(run.payload_len(), (run.len as u64).saturating_sub(5 * run.frames));
+            // `next` goes on where the run ended, and a frame that it has begun is its own.
+            if let Some(piece) = splitter.next(&wire[run.len..end]).unwrap() {
+                assert_eq!(piece.frame, run.frames);
+                assert!(piece.ends() || splitter.run(b'D', &wire[run.len + piece.len..]).frames == 0);
+            }
+        }
+        assert_eq!(whole(wire.len()), rows_len);
+        assert_eq!(Splitter::new(Side::Client).run(b'D', b"D\0\x01\0\0").frames, 0);
+        for wrong in [b"D\0\0\0\x03", b"D\xff\xff\xff\xff"] {
+            let mut splitter = Splitter::new(Side::Target);
+            let wire = [&b"D\0\0\0\x04"[..], wrong].concat();
+            assert_eq!(splitter.run(b'D', &wire), Run { tag: b'D', frames: 1, len: HEADER_LEN });
+            assert!(matches!(splitter.next(wrong), Err(FrameError::Length { tag: b'D', .. })));
         }
     }
 

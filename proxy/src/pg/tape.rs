@@ -159,6 +159,9 @@ impl Tape {
                     Ok(Some(piece)) => {
                         ear.piece(side, &piece, rest, end, at, shared);
                         end += piece.len;
+                        if side == Side::Target && piece.ends() {
+                            end += ear.rows(piece.tag, bytes.get(end..).unwrap_or_default(), end, &mut shared.flow);
+                        }
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -269,6 +272,22 @@ impl Ear {
             extend(&mut self.parts, secret, How::Redact(kind));
         }
         extend(&mut self.parts, from..start + piece.len, How::Keep(kind));
+    }
+
+    /// Takes the whole rows at the front of `rest`, which lies at `start`, right behind one with that tag, if all that one does with
+    /// them is to count them. Returns their length.
+    fn rows(&mut self, tag: u8, rest: &[u8], start: usize, flow: &mut Flow) -> usize {
+        if !flow.counts_rows(tag) {
+            return 0;
+        }
+        let run = self.splitter.run(tag, rest);
+        flow.rows(&run);
+        let how = match self.verdict {
+            Verdict::Keep => How::Keep(stream(Side::Target, tag)),
+            Verdict::Elide => How::Elide,
+        };
+        extend(&mut self.parts, start..start + run.len, how);
+        run.len
     }
 }
 

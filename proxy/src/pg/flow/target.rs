@@ -9,7 +9,7 @@ use super::queue::{Asked, Kind, micros};
 use super::statement::{Origin, Outcome};
 use super::told::{self, Complaint};
 use super::{Flow, Phase, Portal, Results, Verdict};
-use crate::pg::codec::Piece;
+use crate::pg::codec::{Piece, Run};
 
 /// Why the thread is lost at an answer that nothing was asked for, or not so.
 const UNASKED: &str = "an answer that fits no question";
@@ -53,6 +53,25 @@ impl Flow {
             }
         }
         self.verdict
+    }
+
+    /// Whether all there is to do with further rows right behind one with that tag is to count them, since the record gets of
+    /// each what it got of that one: then [`Flow::rows`] takes any number of them.
+    pub fn counts_rows(&self, tag: u8) -> bool {
+        let alike = match self.results {
+            Results::Full => true,
+            // Once one is left out, all that follow are.
+            Results::Count | Results::Rows(_) => self.verdict == Verdict::Elide,
+            Results::Hash => false,
+        };
+        alike && !self.lost && matches!(tag, b'D' | b'd')
+    }
+
+    /// Takes rows that [`Flow::counts_rows`] speaks of.
+    pub fn rows(&mut self, run: &Run) {
+        self.statement.rows += run.frames;
+        self.statement.data_rows += if run.tag == b'D' { run.frames } else { 0 };
+        self.statement.bytes += run.payload_len();
     }
 
     fn fits_row(&mut self, tag: u8) -> bool {

@@ -152,6 +152,12 @@ impl Talk {
             };
             self.verdicts.push((piece.tag, verdict));
             at += piece.len;
+            if side == Side::Target && piece.ends() && self.flow.counts_rows(piece.tag) {
+                let run = splitter.run(piece.tag, &held[at..]);
+                self.flow.rows(&run);
+                self.verdicts.extend((0..run.frames).map(|_| (run.tag, verdict)));
+                at += run.len;
+            }
         }
         held.drain(..at);
     }
@@ -524,6 +530,28 @@ fn only_rows_and_copied_data_are_left_out() {
     assert_eq!(left_out(Results::Hash), "dddDDDDddd");
     assert_eq!(left_out(Results::Rows(2)), "dDd");
     assert_eq!(left_out(Results::Rows(0)), "dddDDDDddd");
+}
+
+#[test]
+fn rows_that_come_together_are_told_and_kept_as_those_that_come_one_by_one() {
+    const CLIENT: &str = "Q P B Ep S Ep S Q";
+    const TARGET: &str =
+        "T D1 D0 D3 CSELECT_3 D2 CSELECT_1 ZI 1 2 D1 D2 s ZT D4 D5 CSELECT_2 ZI H d1 d9 d1 d0 c CCOPY_4 ZI";
+    let wire: Vec<u8> = TARGET.split_whitespace().flat_map(target_frame).collect();
+    for results in [Results::Full, Results::Hash, Results::Count, Results::Rows(0), Results::Rows(1), Results::Rows(3)]
+    {
+        let mut single = Talk::new(results);
+        let told = single.client(CLIENT).target(TARGET);
+        assert!(told.len() > 4 && !single.flow.lost, "{told:?}");
+        for cut in 1..=wire.len() {
+            let mut talk = Talk::new(results);
+            talk.client(CLIENT);
+            wire.chunks(cut).for_each(|chunk| talk.bytes(Side::Target, chunk));
+            assert_eq!(talk.told(), told, "{results:?} {cut}");
+            let verdicts = |talk: &Talk| talk.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Elide).count();
+            assert!(cut < wire.len() || verdicts(&talk) == verdicts(&single), "{results:?}");
+        }
+    }
 }
 
 #[test]
