@@ -34,6 +34,8 @@ struct Item {
     due: Due,
     /// Index of the OPEN leaf of its session.
     index: u64,
+    /// Index of its own leaf.
+    named_at: u64,
     /// When that leaf was written, in microseconds since 1970.
     logged_us: u64,
     /// Not before this, by the boot-time clock.
@@ -59,12 +61,14 @@ pub(super) struct Backlog {
     waiting: BTreeMap<Key, Item>,
     /// The index that comes next.
     next: u64,
+    /// The size of the newest checkpoint there.
+    covered: u64,
 }
 
 impl Backlog {
     /// Begins at this index of the log.
     pub(super) fn new(vault: String, next: u64) -> Self {
-        Self { vault, open: HashMap::new(), waiting: BTreeMap::new(), next }
+        Self { vault, open: HashMap::new(), waiting: BTreeMap::new(), next, covered: 0 }
     }
 
     /// Returns the index of the leaf that comes next.
@@ -93,7 +97,7 @@ impl Backlog {
                 // Of this start: not before it is published here.
                 let not_before_us = if earlier { 0 } else { u64::MAX };
                 let logged_us = segment.wall_us;
-                let item = Item { due, index: opened, logged_us, not_before_us, busy: false };
+                let item = Item { due, index: opened, named_at: index, logged_us, not_before_us, busy: false };
                 self.waiting.insert(key, item);
             }
             Leaf::Close(close) => {
@@ -118,9 +122,22 @@ impl Backlog {
         }
     }
 
+    /// A checkpoint of that size is there. A segment goes behind the one that names it: whoever reads the vault in between must not
+    /// find one that the log there does not know.
+    pub(super) fn cover(&mut self, size: u64) {
+        self.covered = self.covered.max(size);
+    }
+
+    /// Whether a segment that could be taken waits for a newer checkpoint to be there.
+    pub(super) fn waits_for_checkpoint(&self) -> bool {
+        self.waiting.values().any(|item| item.not_before_us != u64::MAX && item.named_at >= self.covered)
+    }
+
     /// Takes up to `count` segments to work on, the oldest session first.
     pub(super) fn take(&mut self, now_us: u64, count: usize) -> Vec<Due> {
-        let due = self.waiting.values_mut().filter(|item| !item.busy && item.not_before_us <= now_us);
+        let covered = self.covered;
+        let due = self.waiting.values_mut();
+        let due = due.filter(|item| !item.busy && item.named_at < covered && item.not_before_us <= now_us);
         due.take(count)
             .map(|item| {
                 item.busy = true;
@@ -148,13 +165,14 @@ impl Backlog {
     pub(super) fn again(&mut self, due: Due, logged_us: u64, now_us: u64) {
         let index = self.next;
         let due = Due { fresh: false, ..due };
-        let item = Item { due, index, logged_us, not_before_us: now_us, busy: false };
+        let item = Item { due, index, named_at: 0, logged_us, not_before_us: now_us, busy: false };
         self.waiting.entry(due.key).or_insert(item);
     }
 
     /// When the next one is due, by the boot-time clock.
     pub(super) fn next_due_us(&self) -> Option<u64> {
-        self.waiting.values().filter(|item| !item.busy).map(|item| item.not_before_us).min()
+        let due = self.waiting.values().filter(|item| !item.busy && item.named_at < self.covered);
+        due.map(|item| item.not_before_us).min()
     }
 
     /// Where a later start may begin to read the log: at the first OPEN of a session that is not over and done with.
@@ -189,6 +207,7 @@ mod tests {
 
     fn read(leaves: &[Leaf]) -> Backlog {
         let mut backlog = Backlog::new("basel".into(), 0);
+        backlog.cover(u64::MAX);
         leaves.iter().zip(0..).for_each(|(leaf, index)| backlog.leaf(index, leaf, true));
         backlog
     }
@@ -230,6 +249,7 @@ mod tests {
             let whole = read(&leaves[..end]);
             let mark = whole.low_mark();
             let mut again = Backlog::new("basel".into(), mark);
+            again.cover(u64::MAX);
             (mark..end as u64).for_each(|index| again.leaf(index, &leaves[index as usize], true));
             assert_eq!(again.waiting(), whole.waiting(), "{end}");
             assert_eq!((again.next(), again.low_mark()), (whole.next(), mark), "{end}");
@@ -243,9 +263,28 @@ mod tests {
         let mut backlog = Backlog::new("basel".into(), 0);
         backlog.leaf(0, &open(FIRST), false);
         backlog.leaf(1, &segment(FIRST, 0), false);
+        backlog.cover(2);
         assert!(backlog.take(u64::MAX - 1, 9).is_empty());
         backlog.published((FIRST, 0));
         assert!(backlog.take(0, 9)[0].fresh);
+    }
+
+    #[test]
+    fn a_segment_goes_behind_the_checkpoint_that_names_it() {
+        for earlier in [true, false] {
+            let mut backlog = Backlog::new("basel".into(), 0);
+            backlog.leaf(0, &open(FIRST), earlier);
+            backlog.leaf(1, &segment(FIRST, 0), earlier);
+            assert_eq!(backlog.waits_for_checkpoint(), earlier, "this start's is not here yet");
+            backlog.published((FIRST, 0));
+            backlog.cover(1);
+            assert!(backlog.take(0, 9).is_empty() && backlog.next_due_us().is_none());
+            assert!(backlog.waits_for_checkpoint());
+            backlog.cover(2);
+            assert!(!backlog.waits_for_checkpoint());
+            backlog.cover(1);
+            assert_eq!(backlog.take(0, 9).len(), 1, "a log does not shrink");
+        }
     }
 
     #[test]

@@ -97,6 +97,30 @@ async fn what_is_recorded_is_there_within_ten_seconds_and_locked() {
     world.holds_all().await;
 }
 
+/// A segment goes behind the checkpoint that names it: to whoever verifies the bucket in between, or after a daemon that ended in
+/// between, one that its log does not name would be altered evidence.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_segment_is_there_before_the_checkpoint_that_names_it() {
+    let world = World::new().await;
+    let recorder = world.place.start().unwrap();
+    let closed = session(&recorder, 1, 1000).await;
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
+    let segments = || world.faults.seen().iter().filter(|seen| seen.path.ends_with(".seg")).count();
+    let before = segments();
+
+    world.faults.spoil(Fault::Hang, |seen| seen.method == "PUT" && seen.path.ends_with(".note"));
+    let closed = session(&recorder, 2, 1000).await;
+    assert!(world.faults.wait(PATIENCE, |seen| seen.iter().any(|seen| seen.hangs)), "no checkpoint is on its way");
+    assert!(!wait_until(Duration::from_secs(2), || segments() > before), "a segment came before its checkpoint");
+
+    world.faults.clear();
+    world.faults.release();
+    assert!(wait_shipped(&recorder, closed, PATIENCE), "{:?}", figures(&recorder));
+    assert!(segments() > before);
+    recorder.shutdown();
+    world.holds_all().await;
+}
+
 fn faults() -> Vec<(&'static str, Fault)> {
     vec![
         ("drop", Fault::Drop),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -40,11 +40,15 @@ const CHECKPOINT_EVERY_US: u64 = 60_000_000;
 /// And not more often than this, however many sessions begin and end.
 const CHECKPOINT_PAUSE_US: u64 = 1_000_000;
 
+/// A segment of a session that goes on waits this long for the checkpoint that names it, in microseconds: those of many sessions
+/// share one, and a session is at most so much further behind.
+const SEGMENTS_GATHER_US: u64 = 5_000_000;
+
 /// How often the mark is written while something changes, in microseconds.
 const MARK_EVERY_US: u64 = 10_000_000;
 
 /// How long the end of the daemon waits for what is still to be delivered: the next start does the rest.
-const LAST_DELIVERIES_US: u64 = 3_000_000;
+const LAST_DELIVERIES: Duration = Duration::from_secs(3);
 
 /// Objects of the log are locked until the end of a day, so that attempts on both sides of a second ask for the same.
 const DAY_US: u64 = 86_400_000_000;
@@ -200,24 +204,26 @@ impl Remote {
     }
 
     async fn work(&mut self, mut news: UnboundedReceiver<News>) {
-        let mut ends_us: Option<u64> = None;
+        let mut ends: Option<Instant> = None;
         loop {
             let now_us = self.now_us();
-            self.set_out(now_us, ends_us.is_some());
+            self.set_out(now_us, ends.is_some());
             self.board.waits(self.backlog.waiting());
-            if ends_us.is_some_and(|ends_us| now_us >= ends_us || self.is_idle()) {
+            let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero() || self.is_idle()) {
                 break;
             }
-            let wait = Duration::from_micros(self.next_us(now_us, ends_us).saturating_sub(now_us).max(1_000));
+            let wait = Duration::from_micros(self.next_us(now_us, ends.is_some()).saturating_sub(now_us).max(1_000));
+            let wait = left.map_or(wait, |left| left.min(wait));
             tokio::select! {
-                told = news.recv(), if ends_us.is_none() => match told {
+                told = news.recv(), if ends.is_none() => match told {
                     Some(told) => {
                         self.hear(told);
                         while let Ok(told) = news.try_recv() {
                             self.hear(told);
                         }
                     }
-                    None => ends_us = Some(now_us.saturating_add(LAST_DELIVERIES_US)),
+                    None => ends = Some(Instant::now() + LAST_DELIVERIES),
                 },
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
                     Ok(done) => self.settle(done),
@@ -237,26 +243,20 @@ impl Remote {
 
     /// Whether nothing is left that could be done now.
     fn is_idle(&self) -> bool {
-        let newest = self.checkpoint.as_ref().is_none_or(|note| note.checkpoint.size <= self.sent);
-        let current = newest && self.spoiled.is_empty();
-        self.tasks.is_empty()
-            && (self.contact != Contact::Made
-                || self.gate.is_failing()
-                || (current && self.backlog.waiting().segments == 0 && self.pages.is_idle(self.now_us())))
+        let idle =
+            || !self.checkpoint_is_newer() && self.backlog.waiting().segments == 0 && self.pages.is_idle(self.now_us());
+        self.tasks.is_empty() && (self.contact != Contact::Made || self.gate.is_failing() || idle())
     }
 
     /// When to look again.
-    fn next_us(&self, now_us: u64, ends_us: Option<u64>) -> u64 {
-        let mut next_us = now_us.saturating_add(LOOK_EVERY_US / 10);
+    fn next_us(&self, now_us: u64, ending: bool) -> u64 {
         if let Some(opens_us) = self.gate.opens_us(now_us) {
-            return ends_us.unwrap_or(u64::MAX).min(opens_us);
+            return opens_us;
         }
-        for due_us in [ends_us, self.backlog.next_due_us()].into_iter().flatten() {
-            next_us = next_us.min(due_us);
-        }
-        let urgent = self.sent < self.urgent_size && self.checkpoint.is_some();
-        if (urgent || !self.spoiled.is_empty()) && !self.sending {
-            next_us = next_us.min(self.sent_at_us.saturating_add(self.checkpoint_pause_us()));
+        let mut next_us = now_us.saturating_add(LOOK_EVERY_US / 10);
+        next_us = next_us.min(self.backlog.next_due_us().unwrap_or(u64::MAX));
+        if !self.sending && self.checkpoint_is_newer() {
+            next_us = next_us.min(self.sent_at_us.saturating_add(self.checkpoint_pause_us(ending)));
         }
         // What is due and cannot begin waits for a task that is under way.
         if next_us <= now_us { now_us.saturating_add(50_000) } else { next_us }
@@ -319,17 +319,25 @@ impl Remote {
         self.tasks.spawn(async move { Done::Contact(known(&bucket, key.name(), &key).await) });
     }
 
-    fn checkpoint_is_due(&self, now_us: u64, ending: bool) -> bool {
-        let newer = self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.sent);
-        let passed_us = now_us.saturating_sub(self.sent_at_us);
-        let urgent = ending || self.sent < self.urgent_size || !self.spoiled.is_empty();
-        (newer || !self.spoiled.is_empty())
-            && passed_us >= if urgent { self.checkpoint_pause_us() } else { CHECKPOINT_EVERY_US }
+    /// Whether there is a checkpoint that the bucket lacks.
+    fn checkpoint_is_newer(&self) -> bool {
+        !self.spoiled.is_empty() || self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.sent)
     }
 
-    /// How long a checkpoint that is urgent waits after the one before.
-    fn checkpoint_pause_us(&self) -> u64 {
-        CHECKPOINT_PAUSE_US.checked_shl(self.log_failures).unwrap_or(CHECKPOINT_EVERY_US).min(CHECKPOINT_EVERY_US)
+    fn checkpoint_is_due(&self, now_us: u64, ending: bool) -> bool {
+        self.checkpoint_is_newer() && now_us.saturating_sub(self.sent_at_us) >= self.checkpoint_pause_us(ending)
+    }
+
+    /// How long a checkpoint waits after the one before: by what waits for it, and longer where attempts come to nothing.
+    fn checkpoint_pause_us(&self, ending: bool) -> u64 {
+        let pause_us = if ending || self.sent < self.urgent_size || !self.spoiled.is_empty() {
+            CHECKPOINT_PAUSE_US
+        } else if self.backlog.waits_for_checkpoint() {
+            SEGMENTS_GATHER_US
+        } else {
+            CHECKPOINT_EVERY_US
+        };
+        pause_us.checked_shl(self.log_failures).unwrap_or(CHECKPOINT_EVERY_US).min(CHECKPOINT_EVERY_US)
     }
 
     /// Puts the newest checkpoint, behind the tiles that it covers; one that is spoiled there before it.

@@ -32,8 +32,7 @@ impl Remote {
                         self.board.dated(sent.dated_us);
                         self.board.settled("log");
                         self.log_failures = 0;
-                        self.sent = self.sent.max(note.note.checkpoint.size);
-                        self.board.log_size(self.sent);
+                        self.reaches(self.sent.max(note.note.checkpoint.size));
                     }
                     Err(trouble) => {
                         self.clean = false;
@@ -82,8 +81,7 @@ impl Remote {
                 self.contact = Contact::Made;
                 self.reached();
                 self.board.settled("contact");
-                self.sent = size;
-                self.board.log_size(size);
+                self.reaches(size);
                 // Of what the node itself put there it has a copy. What is not its own is for the verifier to tell of.
                 let vault = Vault::Dir(self.common.vault.clone());
                 self.spoiled.extend(spoiled.into_iter().filter_map(|key| {
@@ -191,6 +189,13 @@ impl Remote {
                 }
             }
         }
+    }
+
+    /// The log there has that size now.
+    fn reaches(&mut self, size: u64) {
+        self.sent = size;
+        self.backlog.cover(size);
+        self.board.log_size(size);
     }
 
     fn reached(&mut self) {
