@@ -116,8 +116,12 @@ impl Backlog {
 
     pub(crate) fn leave(&self, len: u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_full = waiting.bytes > waiting.bytes_max;
         waiting.bytes = waiting.bytes.saturating_sub(len);
-        self.shrunk.notify_one();
+        // A system call, also where nobody waits.
+        if was_full && waiting.bytes <= waiting.bytes_max {
+            self.shrunk.notify_all();
+        }
     }
 
     /// Sets how many bytes may wait. `u64::MAX` lets everybody in: where nobody will leave any more.

@@ -402,16 +402,15 @@ pub fn redact(data: &[u8]) {
 
 /// Returns `data` with stars over what `feed` says of its pieces.
 fn stars(data: &[u8], cut: usize, mut feed: impl FnMut(&[u8], &mut Vec<Range<usize>>)) -> Vec<u8> {
-    let mut stars = Vec::new();
-    for piece in data.chunks(cut) {
-        let (mut secret, mut end, mut seen) = (Vec::new(), 0, piece.to_vec());
-        feed(piece, &mut secret);
-        for range in secret {
+    let (mut stars, mut secrets) = (data.to_vec(), Vec::new());
+    for (piece, shown) in data.chunks(cut).zip(stars.chunks_mut(cut)) {
+        let mut end = 0;
+        feed(piece, &mut secrets);
+        for range in secrets.drain(..) {
             assert!(end <= range.start && range.start < range.end && range.end <= piece.len(), "{range:?}");
             end = range.end;
-            seen.get_mut(range).unwrap_or_default().fill(b'*');
+            shown.get_mut(range).unwrap_or_default().fill(b'*');
         }
-        stars.extend_from_slice(&seen);
     }
     stars
 }
