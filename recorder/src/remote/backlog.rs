@@ -43,6 +43,13 @@ struct Item {
     busy: bool,
 }
 
+impl Item {
+    /// Whether it could be taken, now or after its wait, where the log there has that size.
+    fn may_go(&self, covered: u64) -> bool {
+        !self.busy && self.named_at < covered
+    }
+}
+
 /// How much waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Waiting {
@@ -128,6 +135,11 @@ impl Backlog {
         self.covered = self.covered.max(size);
     }
 
+    /// Returns the size of the newest checkpoint there.
+    pub(super) fn covered(&self) -> u64 {
+        self.covered
+    }
+
     /// Whether a segment that could be taken waits for a newer checkpoint to be there.
     pub(super) fn waits_for_checkpoint(&self) -> bool {
         self.waiting.values().any(|item| item.not_before_us != u64::MAX && item.named_at >= self.covered)
@@ -136,8 +148,7 @@ impl Backlog {
     /// Takes up to `count` segments to work on, the oldest session first.
     pub(super) fn take(&mut self, now_us: u64, count: usize) -> Vec<Due> {
         let covered = self.covered;
-        let due = self.waiting.values_mut();
-        let due = due.filter(|item| !item.busy && item.named_at < covered && item.not_before_us <= now_us);
+        let due = self.waiting.values_mut().filter(|item| item.may_go(covered) && item.not_before_us <= now_us);
         due.take(count)
             .map(|item| {
                 item.busy = true;
@@ -171,7 +182,7 @@ impl Backlog {
 
     /// When the next one is due, by the boot-time clock.
     pub(super) fn next_due_us(&self) -> Option<u64> {
-        let due = self.waiting.values().filter(|item| !item.busy && item.named_at < self.covered);
+        let due = self.waiting.values().filter(|item| item.may_go(self.covered));
         due.map(|item| item.not_before_us).min()
     }
 

@@ -116,11 +116,10 @@ pub(super) struct Remote {
     contact: Contact,
     tasks: JoinSet<Done>,
     uploads: usize,
-    /// The newest checkpoint here, and the size of the one there.
+    /// The newest checkpoint here.
     checkpoint: Option<Box<Note>>,
     /// Checkpoints that the bucket has something else in the place of; they go before any newer one.
     spoiled: VecDeque<Named>,
-    sent: u64,
     sending: bool,
     sent_at_us: u64,
     /// The log up to here is to be there soon: a session began or ended in it.
@@ -185,7 +184,6 @@ impl Remote {
             uploads: 0,
             checkpoint: None,
             spoiled: VecDeque::new(),
-            sent: 0,
             sending: false,
             sent_at_us: 0,
             urgent_size,
@@ -321,7 +319,8 @@ impl Remote {
 
     /// Whether there is a checkpoint that the bucket lacks.
     fn checkpoint_is_newer(&self) -> bool {
-        !self.spoiled.is_empty() || self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.sent)
+        !self.spoiled.is_empty()
+            || self.checkpoint.as_ref().is_some_and(|note| note.checkpoint.size > self.backlog.covered())
     }
 
     fn checkpoint_is_due(&self, now_us: u64, ending: bool) -> bool {
@@ -330,7 +329,7 @@ impl Remote {
 
     /// How long a checkpoint waits after the one before: by what waits for it, and longer where attempts come to nothing.
     fn checkpoint_pause_us(&self, ending: bool) -> u64 {
-        let pause_us = if ending || self.sent < self.urgent_size || !self.spoiled.is_empty() {
+        let pause_us = if ending || self.backlog.covered() < self.urgent_size || !self.spoiled.is_empty() {
             CHECKPOINT_PAUSE_US
         } else if self.backlog.waits_for_checkpoint() {
             SEGMENTS_GATHER_US
@@ -357,7 +356,7 @@ impl Remote {
             bucket: self.bucket.clone(),
             vault: Vault::Dir(self.common.vault.clone()),
             node: self.common.key.name().to_owned(),
-            sent: self.sent.min(note.note.checkpoint.size),
+            sent: self.backlog.covered().min(note.note.checkpoint.size),
             note: note.note.clone(),
             key: note.key.clone(),
             lock: Lock { mode, until_us },

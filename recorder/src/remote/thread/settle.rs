@@ -32,7 +32,7 @@ impl Remote {
                         self.board.dated(sent.dated_us);
                         self.board.settled("log");
                         self.log_failures = 0;
-                        self.reaches(self.sent.max(note.note.checkpoint.size));
+                        self.reaches(note.note.checkpoint.size);
                     }
                     Err(trouble) => {
                         self.clean = false;
@@ -191,11 +191,10 @@ impl Remote {
         }
     }
 
-    /// The log there has that size now.
+    /// The log there has that size now, or had a greater one already.
     fn reaches(&mut self, size: u64) {
-        self.sent = size;
         self.backlog.cover(size);
-        self.board.log_size(size);
+        self.board.log_size(self.backlog.covered());
     }
 
     fn reached(&mut self) {
