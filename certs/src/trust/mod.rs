@@ -24,7 +24,7 @@ pub use officer::{Officer, OfficerKey, OfficerKeyError};
 pub use prose::{sign_text, summary};
 pub use recipient::{AgeKey, AgeKeyError, Recipient, RecipientDuty};
 pub use restore::{RESTORE_NAMESPACE, Restored};
-pub use signatures::{NAMESPACE, Refused, SIGNATURES_MAX, Signer, Tally};
+pub use signatures::{NAMESPACE, Refused, SIGNATURES_MAX, Signer, Tally, Why};
 pub use succession::{departures, succeed};
 
 use crate::fields::Problem;

@@ -5,6 +5,7 @@
 
 use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, PublicKey, Signature, SshSig};
+use thiserror::Error;
 
 use super::officer::fingerprint;
 use super::{Board, Officer, show_time};
@@ -39,7 +40,27 @@ pub struct Refused {
     /// Line in the signature file, from 1.
     pub line: usize,
     /// Why not, and what to do.
-    pub why: String,
+    pub why: Why,
+}
+
+/// Why a signature does not count; continues "the signature".
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Why {
+    /// It is by a key that is nobody's.
+    #[error("is by {fingerprint}, a key of no officer; list it, or remove the signature")]
+    Stranger {
+        /// The fingerprint of the key.
+        fingerprint: String,
+    },
+    /// Something else is wrong with it.
+    #[error("{0}")]
+    Faulty(String),
+}
+
+impl From<String> for Why {
+    fn from(what: String) -> Self {
+        Self::Faulty(what)
+    }
 }
 
 /// What the signatures on a file amount to.
@@ -61,11 +82,11 @@ impl Tally {
     pub fn count_in(namespace: &str, board: &Board, time_us: u64, file: &[u8], signatures: &str) -> Self {
         let mut tally = Self::default();
         for (line, block) in blocks(signatures) {
-            let judged = block.and_then(|text| judge(namespace, board, time_us, file, &text));
+            let judged = block.map_err(Why::from).and_then(|text| judge(namespace, board, time_us, file, &text));
             match judged {
                 Ok(signer) if tally.signers.iter().any(|known| known.name == signer.name) => {
                     let why = format!("is a second one by {}, who counts once", signer.name);
-                    tally.refused.push(Refused { line, why });
+                    tally.refused.push(Refused { line, why: why.into() });
                 }
                 Ok(signer) => tally.signers.push(signer),
                 Err(why) => tally.refused.push(Refused { line, why }),
@@ -123,21 +144,19 @@ fn blocks(text: &str) -> Vec<(usize, Result<String, String>)> {
     found
 }
 
-fn judge(namespace: &str, board: &Board, time_us: u64, file: &[u8], block: &str) -> Result<Signer, String> {
+fn judge(namespace: &str, board: &Board, time_us: u64, file: &[u8], block: &str) -> Result<Signer, Why> {
     let signature = SshSig::from_pem(block).map_err(|error| format!("is no SSH signature: {error}; copy it whole"))?;
     if signature.namespace() != namespace {
-        return Err(format!("was made for {:?}; sign with -n {namespace}", signature.namespace()));
+        return Err(format!("was made for {:?}; sign with -n {namespace}", signature.namespace()).into());
     }
     let fingerprint = fingerprint(signature.public_key());
-    let officer = board
-        .officer(signature.public_key())
-        .ok_or_else(|| format!("is by {fingerprint}, a key of no officer; list it, or remove the signature"))?;
+    let Some(officer) = board.officer(signature.public_key()) else { return Err(Why::Stranger { fingerprint }) };
     let name = &officer.name;
     if !officer.period.contains(time_us) {
         let time = show_time(time_us);
-        return Err(format!(
-            "is by {fingerprint}, a key of {name} that does not count at {time}; sign with one that does"
-        ));
+        let what =
+            format!("is by {fingerprint}, a key of {name} that does not count at {time}; sign with one that does");
+        return Err(what.into());
     }
     check_algorithm(signature.public_key(), signature.signature())
         .map_err(|what| format!("is by {name} and {what}; sign again"))?;

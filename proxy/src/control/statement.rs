@@ -7,7 +7,7 @@ use std::path::Path;
 
 use casemate_certs::trust::{
     Board, HOLD_NAMESPACE, HoldOrder, Holds, Officer, OfficerKey, Period, RESTORE_NAMESPACE, Restored, Tally, ToldHold,
-    show_time,
+    Why, show_time,
 };
 use casemate_recorder::SessionId;
 use casemate_recorder::log::leaf::LegalHold;
@@ -124,8 +124,13 @@ async fn restored(
     let board = keys_of(door, person);
     let tally = Tally::count_in(RESTORE_NAMESPACE, &board, result.time_us, text.as_bytes(), signatures);
     if tally.signers.is_empty() {
-        let why = tally.refused.first().map_or("", |refused| refused.why.as_str());
-        return Err(Reply::refused(format!("the signature is by none of your keys: it {why}")));
+        return Err(Reply::refused(match tally.refused.first().map(|refused| &refused.why) {
+            Some(Why::Stranger { fingerprint }) => {
+                format!("the signature is by {fingerprint}, none of your keys; sign with one that you log in with")
+            }
+            Some(why) => format!("the signature {why}"),
+            None => "no signature came".to_owned(),
+        }));
     }
     let what = if result.is_whole() { "restore-test" } else { "restore-failed" };
     note(door, caller, what, text, signatures, None);

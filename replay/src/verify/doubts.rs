@@ -47,8 +47,10 @@ pub(super) fn doubts(trust: Option<&TrustFile>, nodes: &[NodeFacts], sessions: &
         doubts.extend(names.iter().map(|name| format!("the trust file lists node {name}, which has no log here")));
     }
     let unanchored = sessions.iter().filter(|judged| !judged.anchored).count();
-    if unanchored > 0 {
-        doubts.push(format!("{unanchored} sessions end after the newest anchor"));
+    match unanchored {
+        0 => {}
+        1 => doubts.push("1 session ends after the newest anchor".to_owned()),
+        more => doubts.push(format!("{more} sessions end after the newest anchor")),
     }
     doubts
 }

@@ -215,8 +215,9 @@ fn a_restore_test_is_signed_and_handed_in_and_one_that_fails_raises_an_alert() {
         let trust = vault.trust.to_str().unwrap();
         vault.replay("restore-test", &["--trust", trust, "--sample", sample, "-o", result.to_str().unwrap()]).unwrap()
     };
-    let hand_in = |signer: &str| {
-        sign_as(&house.desk(signer), "casemate-restore-v1", &result);
+    let hand_in = |signer: &str, namespace: &str| {
+        let _ = fs::remove_file(house.desk("result.sig"));
+        sign_as(&house.desk(signer), namespace, &result);
         house.ask("submit", Some(&[&result, &house.desk("result.sig")]))
     };
     // Nothing outside vouches for a directory: what came back is whole, and not more.
@@ -229,9 +230,9 @@ fn a_restore_test_is_signed_and_handed_in_and_one_that_fails_raises_an_alert() {
     assert!(tried >= 3 && first.contains(&format!("restored {tried} of {tried}")), "{text}");
     assert!(house.old.iter().all(|session| text.contains(&format!("session {session} restored: "))), "{text}");
     assert!(done.err().contains("ssh-keygen -Y sign -n casemate-restore-v1"), "{}", done.err());
-    refused(&hand_in("ada"), "by none of your keys");
-    let _ = fs::remove_file(house.desk("result.sig"));
-    let noted = hand_in("erin");
+    refused(&hand_in("ada", "casemate-restore-v1"), ", none of your keys; sign with one that you log in with");
+    refused(&hand_in("erin", "casemate-hold-v1"), "the signature was made for \"casemate-hold-v1\"");
+    let noted = hand_in("erin", "casemate-restore-v1");
     assert_eq!(noted.code(), 0, "{}", noted.err());
     assert!(noted.out().contains(&format!("{tried} of {tried} sessions were restored")), "{}", noted.out());
     assert_eq!(test("1").out().lines().filter(|line| line.starts_with("session ")).count(), 1);
@@ -251,7 +252,7 @@ fn a_restore_test_is_signed_and_handed_in_and_one_that_fails_raises_an_alert() {
     for session in &house.old {
         assert!(done.out().contains(&format!("session {session} failed: ")), "{}", done.out());
     }
-    let noted = hand_in("erin");
+    let noted = hand_in("erin", "casemate-restore-v1");
     assert_eq!(noted.code(), 0, "{}", noted.err());
     house.lab.bastion.stop();
     assert!(control_says(
