@@ -16,6 +16,7 @@ mod signatures;
 mod succession;
 mod write;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 pub use file::{Fingerprint, TrustDoubt, TrustFile, signature_file};
@@ -151,6 +152,12 @@ impl Trust {
 pub fn show_time(time_us: u64) -> String {
     let signed = i64::try_from(time_us).unwrap_or(i64::MAX);
     jiff::Timestamp::from_microsecond(signed).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// Shows how many there are of something whose plural ends in "s".
+pub fn show_count(number: impl Display, noun: &str) -> String {
+    let number = number.to_string();
+    if number == "1" { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 #[cfg(test)]

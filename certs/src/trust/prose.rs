@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Authority, Officer, Period, Trust, TrustFile, show_time};
+use super::{Authority, Officer, Period, Trust, TrustFile, show_count, show_time};
 use crate::fields::show_duration;
 
 /// Returns the text that a person reads before they sign.
@@ -133,7 +133,7 @@ fn length(duration: Duration) -> String {
         "s" => "second",
         _ => "millisecond",
     };
-    if number == "1" { format!("1 {word}") } else { format!("{number} {word}s") }
+    show_count(number, word)
 }
 
 #[cfg(test)]

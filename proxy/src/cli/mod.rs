@@ -15,6 +15,7 @@ pub mod vault;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use casemate_certs::trust::show_count;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
@@ -83,9 +84,9 @@ pub fn check(file: &Path) -> Result<(), ConfigError> {
         config.node,
         config.durability.name(),
         config.encryption,
-        count(config.persons.len(), "person"),
-        count(config.targets.len(), "target"),
-        count(config.access.len(), "access line"),
+        show_count(config.persons.len(), "person"),
+        show_count(config.targets.len(), "target"),
+        show_count(config.access.len(), "access line"),
     ));
     let warning = config.postgres.as_ref().and_then(|front| front.ends_soon(Timestamp::now().as_second()));
     if let Some(warning) = warning {
@@ -98,10 +99,6 @@ pub fn check(file: &Path) -> Result<(), ConfigError> {
 pub fn say(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 #[cfg(test)]

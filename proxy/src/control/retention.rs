@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use casemate_certs::trust::show_time;
+use casemate_certs::trust::{show_count, show_time};
 use casemate_recorder::transcript::event::{Event, act};
 use casemate_recorder::{Expired, Reclaimed};
 use serde_json::json;
@@ -56,8 +56,7 @@ async fn work(door: &Door, caller: &Caller<'_>, delete: bool, json: bool) -> Res
 /// Tells who had it done.
 fn tell(door: &Door, caller: &Caller<'_>, over: &[Expired], until_us: u64) {
     let person = caller.session.identity().person();
-    let text =
-        format!("{} sessions were retired by {person}: their time was over by {}", over.len(), show_time(until_us));
+    let text = format!("{person} retired {} whose time was over by {}", show_count(over.len(), "session"), show_time(until_us));
     door.note(
         Event::map(act::TYPE, 0).with(act::WHAT, "retire").with(act::PERSON, person).with(act::TEXT, text.as_str()),
     );
@@ -86,14 +85,14 @@ impl Sum {
             let _ = writeln!(text, "and {} more", over.len() - LINES_MAX);
         }
         let bytes: u64 = over.iter().map(|expired| expired.bytes).sum();
-        let (count, until) = (over.len(), show_time(self.until_us));
+        let (sessions, until) = (show_count(over.len(), "session"), show_time(self.until_us));
         let _ = match &self.gone {
-            None => writeln!(text, "{count} sessions of {bytes} bytes may go, by {until}: retire --delete"),
+            None => writeln!(text, "{sessions} of {bytes} bytes may go, by {until}: retire --delete"),
             Some(gone) => writeln!(
                 text,
-                "{count} sessions of {bytes} bytes are retired, by {until}; {} segments were removed here. From buckets, whoever keeps \
+                "retired {sessions} of {bytes} bytes, by {until}, and removed {} here. From buckets, whoever keeps \
                  them removes them with\n  casemate-replay enforce s3://BUCKET --trust FILE --apply",
-                gone.segments
+                show_count(gone.segments, "segment")
             ),
         };
         if self.held > 0 {

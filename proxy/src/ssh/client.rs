@@ -23,7 +23,7 @@ use super::outlet::{Inbox, Outlet};
 use super::passage::{Passage, Place};
 use super::settings;
 use super::wire::{Kill, Wire};
-use crate::config::{Limits, TargetAuth};
+use crate::config::{KeyFile, Limits, TargetAuth};
 use crate::policy::Grant;
 use crate::target::{self, Unreachable};
 
@@ -207,18 +207,26 @@ async fn log_in(handle: &mut client::Handle<TargetHandler>, grant: &Grant) -> Re
     let TargetAuth::Key(key) = &role.auth else {
         return Err(Unreachable::Login { login: role.login.clone() });
     };
+    match offer(handle, &role.login, key).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Unreachable::Login { login: role.login.clone() }),
+        Err(error) => Err(Unreachable::Handshake(error.to_string())),
+    }
+}
+
+/// Offers a target a key, and returns whether that was enough.
+pub(crate) async fn offer<H: client::Handler>(
+    handle: &mut client::Handle<H>,
+    login: &str,
+    key: &KeyFile,
+) -> Result<bool, russh::Error> {
     let hash = match key.key.algorithm().is_rsa() {
         // A server that does not say which hashes it takes is asked for the better one; never for SHA-1.
         true => handle.best_supported_rsa_hash().await.ok().flatten().flatten().or(Some(HashAlg::Sha512)),
         false => None,
     };
     let key = PrivateKeyWithHashAlg::new(Arc::clone(&key.key), hash);
-    let result = handle.authenticate_publickey(role.login.as_str(), key).await;
-    match result {
-        Ok(result) if result.success() => Ok(()),
-        Ok(_) => Err(Unreachable::Login { login: role.login.clone() }),
-        Err(error) => Err(Unreachable::Handshake(error.to_string())),
-    }
+    Ok(handle.authenticate_publickey(login, key).await?.success())
 }
 
 struct KillOnDrop(Option<Kill>);

@@ -34,6 +34,7 @@ mod watch;
 pub(crate) mod wire;
 
 pub(crate) use backlog::Backlog;
+pub(crate) use client::offer;
 
 use russh::Sig;
 

@@ -1,5 +1,6 @@
 //! A statement as one line, for people and for programs.
 
+use casemate_certs::trust::show_count;
 use casemate_recorder::transcript::event::{Field, Value, pg_done};
 use casemate_screen::safe::visible;
 
@@ -93,7 +94,7 @@ pub(crate) fn outcome(statement: &Statement) -> String {
     }];
     let number = |field| statement.number_of(field).filter(|number| *number > 0);
     if let Some(rows) = number(pg_done::ROWS) {
-        parts.push(format!("{rows} {}", if rows == 1 { "row" } else { "rows" }));
+        parts.push(show_count(rows, "row"));
     }
     for (field, what) in [(pg_done::COPIED, "bytes copied in"), (pg_done::BATCHES, "batches before")] {
         parts.extend(number(field).map(|count| format!("{count} {what}")));

@@ -191,6 +191,16 @@ fn init_and_target_add_make_a_configuration_that_works() {
     ];
     let done = Bastion::casemate(&add).unwrap().ok().unwrap();
     assert!(format!("{}{}", done.out(), done.err()).contains("SHA256:"), "the key is shown: {}", done.out());
+    let user = &lab.target.user;
+    assert!(done.out().contains(&format!("\nlogged in as {user}\n")), "the login is tried: {}", done.out());
+    // With a key that is not there yet, the target is added as well.
+    let role = format!("{user}={}", text(lab.identity()));
+    let add = ["target", "add", "--config", &config, "--name", "web2", "--address", &address, "--role", &role, "--yes"];
+    let done = Bastion::casemate(&add).unwrap().ok().unwrap();
+    let line = fs::read_to_string(&public).unwrap();
+    let key: Vec<&str> = line.split_whitespace().take(2).collect();
+    assert!(done.out().contains("is not let in with this key yet"), "{}", done.out());
+    assert!(done.out().contains(&key.join(" ")), "the line for authorized_keys: {}", done.out());
     Bastion::casemate(&["check", "--config", &config]).unwrap().ok().unwrap();
     for path in fs::read_dir(dir.join("keys")).unwrap() {
         let path = path.unwrap().path();

@@ -183,7 +183,7 @@ fn sessions_whose_time_is_over_go_and_held_ones_stay() {
     let status = |id: &str| verdict.sessions.iter().find(|row| row["session"] == id).unwrap()["status"].clone();
     assert_eq!((status(first), status(second)), ("clean".into(), "retired".into()), "{}", verdict.summary);
     assert_eq!((verdict.exit, verdict.term("retired")), (3, 1), "{}", verdict.summary);
-    for (what, says) in [("hold", "casemate-hold-v1 set"), ("retire", "1 sessions were retired by erin")] {
+    for (what, says) in [("hold", "casemate-hold-v1 set"), ("retire", "erin retired 1 session whose time was over")] {
         assert!(control_says(&vault, "act", &[what, says, "erin"]), "{what}");
     }
     assert!(control_says(&vault, "alert", &["sessions-retired"]));

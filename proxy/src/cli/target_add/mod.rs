@@ -1,4 +1,4 @@
-//! `casemate target add`: look at a target, show what it proves, pin that.
+//! `casemate target add`: look at a target, show what it proves, pin that, and try the logins.
 //!
 //! What is looked at is in `ssh` and `pg`. The configuration is appended to, never rewritten, and only after the result has
 //! passed the same check as at start.
