@@ -144,7 +144,7 @@ impl Vault {
 
     /// Waits until `count` sessions ended and every one that did not stay open is whole in the vault.
     ///
-    /// A closed session is in a directory vault within a second (DESIGN §8); `patience` is for busy machines.
+    /// A closed session is in a directory vault within a second; `patience` is for busy machines.
     ///
     /// # Errors
     /// When they are not within `patience`; the error shows the list.
@@ -168,7 +168,7 @@ impl Vault {
     /// Exports one session.
     ///
     /// # Errors
-    /// When the verb fails or prints something that is not as DESIGN says.
+    /// When the verb fails or prints something that is no line of a transcript.
     pub fn transcript(&self, session: &str) -> Result<Transcript> {
         let done = self.replay("export", &[session, "--format", "jsonl"])?.ok()?;
         let events = lines(&done.stdout)?;

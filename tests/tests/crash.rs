@@ -98,7 +98,7 @@ fn kills(durability: &str) {
         worst(&accepting),
         worst(&sealed)
     );
-    // Promised are 1 s and 5 s (DESIGN §6); the slack is for a machine that does other things as well.
+    // It should take 1 s and 5 s; the slack is for a machine that does other things as well.
     assert!(worst(&accepting) <= Duration::from_secs(4), "{accepting:?}");
     assert!(worst(&sealed) <= Duration::from_secs(15), "{sealed:?}");
 }

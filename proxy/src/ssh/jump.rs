@@ -1,4 +1,5 @@
-//! `ssh -J` and `ssh -L` to a database: a connection inside a channel of the portal, ended here like any other (DESIGN §9).
+//! `ssh -J` and `ssh -L` to a database: a connection inside a channel of the portal, ended here like any other (PROTOCOL.md, Portal
+//! and jumps).
 //!
 //! Says who may come through such a channel and with what proof; the connection itself is served like one from the street.
 

@@ -257,7 +257,7 @@ impl ClientSide<'_> {
                 }
                 continue;
             }
-            // A shell's exit waits for all of its output and the slip (DESIGN §7); anything else goes as it came.
+            // A shell's exit waits for all of its output and the slip (PROTOCOL.md, Added bytes); anything else goes as it came.
             let interactive = self.shape.interactive.load(Ordering::SeqCst);
             match item {
                 Down::Data { stderr, ticket, held } => {

@@ -1,6 +1,6 @@
 //! Where finished segments and checkpoints rest.
 //!
-//! The layout (DESIGN §8) is the same for every kind of vault. Nothing in a vault is ever written twice under one name.
+//! The layout (FORMAT.md §1) is the same for every kind of vault. Nothing in a vault is ever written twice under one name.
 
 mod dir;
 pub mod s3;

@@ -201,7 +201,7 @@ fn every_kind_of_damage_to_a_vault_is_found_and_said() {
     let mut findings = Vec::new();
     let mut try_one = |name: &str, change: &dyn Fn(&Path)| {
         let verdict = spoil(&lab, &vault, change);
-        // What is gone counts as pending, not missing, as long as it could still be on its way (an hour, DESIGN §10).
+        // What is gone counts as pending, not missing, as long as it could still be on its way (an hour, FORMAT.md §12).
         let found =
             verdict.exit == 1 || name.ends_with(" is gone") && verdict.term("pending") + verdict.term("missing") > 0;
         if !found {

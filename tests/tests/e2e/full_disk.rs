@@ -119,7 +119,7 @@ fn sessions_end_told_and_sealed_and_with_room_again_logins_work() {
         latest_end = latest_end.max(ended.saturating_duration_since(frozen));
         seen.push((tag, out));
     }
-    // DESIGN §6: told within 2 s, ended within 10 s; the rest is for busy machines.
+    // Told within 2 s, ended within 10 s; the rest is for busy machines.
     assert!(latest_told < Duration::from_secs(4), "told after {latest_told:?}");
     assert!(latest_end < Duration::from_secs(15), "ended after {latest_end:?}");
 

@@ -167,7 +167,7 @@ fn several_channels_share_one_connection_and_keep_apart() {
     });
     master.kill().unwrap();
     master.wait().unwrap();
-    // One session: one authenticated connection to one target; its channels live inside it (DESIGN §2).
+    // One session: one authenticated connection to one target; its channels live inside it (ARCHITECTURE.md).
     let transcript = only_session(&lab.vault());
     let outs: Vec<_> = transcript.streams.iter().filter(|((_, kind), _)| kind == "ssh.out").collect();
     assert_eq!(outs.len(), 4, "four channels: {:?}", transcript.streams.keys());

@@ -298,7 +298,7 @@ async fn versioning_that_is_turned_off_is_noticed_within_a_minute() {
     recorder.shutdown();
 }
 
-/// DESIGN §6: the local log is shorter than a checkpoint that a vault holds.
+/// The local log is shorter than a checkpoint that a vault holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_rolled_back_is_refused_or_ends_once_the_vault_is_reached() {
     let world = World::new().await;
@@ -360,7 +360,7 @@ async fn catalogue_pages(world: &World) -> Vec<(String, bool)> {
     found
 }
 
-/// DESIGN §8: the catalogue holds personal data, so it must be erasable.
+/// The catalogue holds personal data, so it must be erasable (docs/catalogue.md).
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalogue_goes_along_once_and_without_a_lock() {
     let mut world = World::new().await;

@@ -1,4 +1,5 @@
-//! Is this bucket what evidence can rest in? Asked at the start, every minute after that, and by `casemate vault check`.
+//! Is this bucket what evidence can rest in? All of it is asked at the start, once a day, and by `casemate vault check`; the bucket's
+//! settings every 30 s.
 
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled};
 use bytes::Bytes;
