@@ -10,10 +10,13 @@ mod plain;
 mod record;
 
 use std::fs;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use casemate_tests::{keys, vectors};
 use record::{Shelf, Sound};
+
+const USAGE: &str = "usage: casemate-vectors; it takes no arguments, removes all vectors and makes them anew";
 
 /// The sound vaults.
 struct Sounds {
@@ -28,7 +31,11 @@ struct Sounds {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
+    if std::env::args_os().len() > 1 {
+        eprintln!("{USAGE}");
+        return Ok(ExitCode::from(2));
+    }
     let secrets = tempfile::tempdir()?;
     let officer = secrets.path().join("officer");
     keys::make(&officer, "ed25519")?;
@@ -58,5 +65,5 @@ async fn main() -> Result<()> {
         .map(|file| fs::metadata(vectors::dir().join(file)).map(|found| found.len()))
         .sum::<Result<_, _>>()?;
     eprintln!("{made} vectors in {bytes} bytes");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
