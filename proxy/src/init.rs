@@ -181,7 +181,7 @@ pub fn init(plan: &Plan) -> Result<Made, InitError> {
     create_new(&config_file, text.as_bytes(), 0o600)?;
 
     Config::load(&config_file)?;
-    let report = report(&dir, listen, &host_key, &authority, &target_key, &node_key, &persons);
+    let report = report(&dir, (listen, pg_listen), &host_key, &authority, &target_key, &node_key, &persons);
     Ok(Made { config: config_file, report })
 }
 
@@ -325,7 +325,7 @@ retain = "400d"
 
 fn report(
     dir: &Path,
-    listen: SocketAddr,
+    (listen, pg_listen): (SocketAddr, SocketAddr),
     host_key: &PrivateKey,
     authority: &HostAuthority,
     target_key: &PrivateKey,
@@ -370,7 +370,8 @@ fn report(
     let _ = write!(
         text,
         "  3. casemate target add --config {config} --name web1 --address HOST:22 --role LOGIN={key} --allow {login}\n  \
-         4. casemate serve --config {config}\n  \
+         4. casemate serve --config {config}\n     \
+            it listens on {at}, and on {pg_listen} for PostgreSQL unless you take that out of [listen]\n  \
          5. for known_hosts; the second line stands for all targets, narrow the * to their names if you can:\n     \
             {host} {}\n     {}\n  \
          6. ssh -J {login}@{at} LOGIN@web1, or: ssh -p {port} {login}+web1@{ip}\n  \

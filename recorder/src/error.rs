@@ -83,7 +83,7 @@ pub struct Undated(pub String);
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Something on disk cannot be read or written.
-    #[error("{what} {path}: {source}", path = path.display())]
+    #[error("{what} {path}: {source}; check the rights on it, and the disk that it is on", path = path.display())]
     Io {
         /// What was tried.
         what: &'static str,

@@ -23,26 +23,34 @@ use crate::{ReplayError, enforce, ls, report, restore, show};
 use casemate_screen::safe::visible;
 
 /// Exit status of `verify` for a person who asks for help.
-const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 evidence altered or missing, \
-4 cannot decide (no trust file or one that its officers did not sign, no anchor or one that is too old), 3 exceptions to explain, 0 clean.";
+const VERIFY_EXITS: &str = "Exit status, the first that applies: 2 usage, or something could not be read or reached, \
+1 evidence altered or missing, 4 cannot decide (no trust file or one that its officers did not sign, no anchor or one that is too \
+old), 3 exceptions to explain, 0 clean.";
 
 /// Exit status of `enforce`.
-const ENFORCE_EXITS: &str = "Exit status, the first that applies: 2 usage, 1 a log is altered (holds are set all the same), \
-4 the orders cannot be judged, 3 something is left to do, 0 the bucket is as the logs order.";
+const ENFORCE_EXITS: &str = "Exit status, the first that applies: 2 usage, or something could not be read or reached, \
+1 a log is altered (holds are set all the same), 4 the orders cannot be judged, 3 something is left to do, 0 the bucket is as the \
+logs order.";
+
+/// Exit status of `restore-test`.
+const RESTORE_EXITS: &str = "Exit status, the first that applies: 2 usage, or something could not be read or reached, \
+1 a session did not come back or evidence is altered, 4 cannot decide (as for verify), 0 all of the sample came back.";
 
 /// How a bucket is reached.
 const BUCKETS: &str = "A bucket is reached as other tools reach it: AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
 AWS_REGION (us-east-1 without it), AWS_ENDPOINT_URL for a server that is not Amazon's, AWS_CA_BUNDLE for its certificate.";
 
 #[derive(Debug, Parser)]
-#[command(name = "casemate-replay", version, about = "Reads and verifies Casemate recordings, offline", after_help = BUCKETS)]
+#[command(name = "casemate-replay", version, about = "Reads and verifies recordings, in a directory or a bucket", after_help = BUCKETS)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
-    /// Whose signatures count, with the officers' own in FILE.sig; without it `verify` cannot decide.
+    /// For verify, enforce and restore-test: whose signatures count, with the officers' own in FILE.sig. Without it they cannot
+    /// decide.
     #[arg(long, global = true, value_name = "FILE")]
     trust: Option<PathBuf>,
-    /// An age identity that opens recordings, as `casemate init` or age-keygen made it; may be given several times.
+    /// For ls, show, play, export, verify and restore-test: an age identity that opens recordings, as `casemate init` or age-keygen
+    /// made it; may be given several times.
     #[arg(long, global = true, value_name = "FILE")]
     identity: Vec<PathBuf>,
     /// Write JSON, one object a line.
@@ -150,6 +158,7 @@ enum Verb {
         apply: bool,
     },
     /// Fetch, verify, open and replay some sessions, drawn at random from what the logs say there is.
+    #[command(after_help = RESTORE_EXITS)]
     RestoreTest {
         /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
@@ -164,13 +173,14 @@ enum Verb {
     Report {
         /// The vault: a directory, or s3://BUCKET/PREFIX.
         source: String,
-        /// What its retention costs a month in S3, in each storage class, and what 1 TB of it does.
+        /// What its retention costs a month in S3, and what 1 TB of it does: in STANDARD, STANDARD_IA and GLACIER_IR, or in the
+        /// storage classes that --prices names.
         #[arg(long, required = true)]
         cost: bool,
         /// So many sessions a day, instead of as many as were seen.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         per_day: Option<u32>,
-        /// Prices of your own, in the form of replay/prices.toml.
+        /// Prices of your own, of the storage classes that you want, in the form of replay/prices.toml.
         #[arg(long, value_name = "FILE")]
         prices: Option<PathBuf>,
     },

@@ -15,7 +15,7 @@ pub enum ReplayError {
     #[error("{0}")]
     Usage(String),
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", shown(path))]
+    #[error("cannot {what} {}: {source}{}", shown(path), remedy(source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -78,6 +78,16 @@ impl ReplayError {
 
     pub(crate) fn evidence(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Evidence { place: place.into(), what: what.into() }
+    }
+}
+
+/// What to do about it, where the system says enough.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; check the rights on it, or ask somebody who has them",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room there",
+        _ => "",
     }
 }
 

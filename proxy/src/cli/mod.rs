@@ -22,10 +22,14 @@ use jiff::Timestamp;
 use crate::config::{Config, ConfigError};
 use crate::init::Plan;
 
-/// A session-recording SSH bastion: people work through it, and everything is written down before it goes on.
+/// What stands below the help.
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 refused, 2 usage. \
+Log level: CASEMATE_LOG, which is error, warn or info (the default); in development builds also debug.";
+
+/// A session-recording bastion for SSH and PostgreSQL: people work through it, and everything is written down before it goes on.
 #[derive(Debug, Parser)]
 #[command(name = "casemate", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 refused, 2 usage. Log level: CASEMATE_LOG=debug.")]
+#[command(after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -59,7 +63,8 @@ pub enum Verb {
 /// What to do with targets.
 #[derive(Debug, Subcommand)]
 pub enum TargetVerb {
-    /// Scan a target's host key, show it, pin it and write the target into the configuration.
+    /// Look at a target, show its host key (SSH) or its certificates (PostgreSQL), pin that, and write the target into the
+    /// configuration.
     Add(target_add::TargetAdd),
 }
 

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use super::{Caller, Reply};
-use crate::config::TargetKind;
-use crate::policy::Reachable;
+use crate::config::{Target, TargetKind};
+use crate::policy::{Policy, Reachable};
 use crate::server::Door;
 
 /// Greets.
@@ -75,29 +75,45 @@ fn is_ssh(way: &Reachable) -> bool {
 
 /// How to get to the first database.
 fn database_lines(door: &Door, local: SocketAddr, person: &str, ways: &[Reachable]) -> String {
-    let policy = door.policy();
-    let (config, ip) = (policy.config(), local.ip().to_canonical());
     let Some(way) = ways.iter().find(|way| !is_ssh(way)) else { return String::new() };
-    let ssh_options = if local.port() == 22 { String::new() } else { format!("-p {} ", local.port()) };
-    let target = &way.target.name;
-    let Some((front, port)) = config.postgres.as_ref().zip(config.listen.postgres.first().map(SocketAddr::port)) else {
+    let (ip, ssh_options, target) = (local.ip().to_canonical(), port_option(local), &way.target.name);
+    let Some(lines) = psql_lines(&door.policy(), local, person, &way.target, &way.roles) else {
         return format!(
             "\nTo a database, with a password from `ssh {ssh_options}{person}@{ip} token {target}`:\n  \
              ssh {ssh_options}-N -L 5432:{target}:5432 {person}@{ip}, and psql on localhost beside it\n"
         );
     };
-    let database = way.target.pg().and_then(|service| service.database.as_deref()).unwrap_or("DATABASE");
+    format!("\nTo a database, with a password from `ssh {ssh_options}{person}@{ip} token {target}`:\n{lines}")
+}
+
+/// How psql gets to a database at the front door for PostgreSQL; `None` where there is no such door.
+pub(super) fn psql_lines(
+    policy: &Policy,
+    local: SocketAddr,
+    person: &str,
+    target: &Target,
+    roles: &[String],
+) -> Option<String> {
+    let config = policy.config();
+    let (front, port) = config.postgres.as_ref().zip(config.listen.postgres.first().map(SocketAddr::port))?;
+    let (ip, ssh_options, name) = (local.ip().to_canonical(), port_option(local), &target.name);
+    let database = target.pg().and_then(|service| service.database.as_deref()).unwrap_or("DATABASE");
     let (fetch, check) = match front.authority {
         Some(_) => {
             (format!("  ssh {ssh_options}{person}@{ip} authority > casemate-ca.crt\n"), " sslrootcert=casemate-ca.crt")
         }
         None => (String::new(), ""),
     };
-    let role = if let [_] = way.roles.as_slice() { String::new() } else { "+ROLE".to_owned() };
-    format!(
-        "\nTo a database, with a password from `ssh {ssh_options}{person}@{ip} token {target}`:\n{fetch}  \
-         psql \"host={ip} port={port} user={person}+{target}{role} dbname={database} sslmode=verify-full{check}\"\n",
-    )
+    let role = if let [_] = roles { "" } else { "+ROLE" };
+    Some(format!(
+        "{fetch}  psql \"host={ip} port={port} user={person}+{name}{role} dbname={database} \
+         sslmode=verify-full{check}\"\n"
+    ))
+}
+
+/// The option by which ssh finds the port.
+fn port_option(local: SocketAddr) -> String {
+    if local.port() == 22 { String::new() } else { format!("-p {} ", local.port()) }
 }
 
 /// How to get to the first target.

@@ -70,9 +70,9 @@ usage: ssh PERSON@BASTION [VERB] [--json]
   authority     the certificates that a PostgreSQL client may believe: its sslrootcert
   slip ID       a line that proves later what the log said now
   hold ID       the order that sets a legal hold on a session, for two officers to sign; auditors
-  lift ID       the order that lifts one
-  submit        takes a signed order, or the signed result of a restore test, from standard input
-  retire        the sessions that need not be kept any longer; with --delete, they go
+  lift ID       the order that lifts one; auditors
+  submit        takes a signed order, or the signed result of a restore test, from standard input; auditors
+  retire        the sessions that need not be kept any longer; with --delete, they go; auditors
   help          this
 ";
 
@@ -175,8 +175,10 @@ fn auditors_only(door: &Door, caller: &Caller<'_>, verb: &str) -> Result<(), Rep
 async fn at_leisure<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, Reply> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(Reply::refused(format!("the node log or the vault cannot be read or written: {error}"))),
-        Err(error) => Err(Reply::refused(format!("the work was not finished: {error}"))),
+        Ok(Err(error)) => Err(Reply::refused(format!(
+            "the node log or the vault cannot be read or written: {error}; look at the bastion's disk"
+        ))),
+        Err(error) => Err(Reply::refused(format!("the work was not finished: {error}; try again"))),
     }
 }
 

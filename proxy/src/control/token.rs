@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::greeting::psql_lines;
 use super::{Caller, Reply};
 use crate::config::TargetKind;
 use crate::policy::{Denial, Wanted};
@@ -52,13 +53,8 @@ pub(super) fn token(door: &Door, caller: &Caller<'_>, target: &str, json: bool) 
         first / 60,
         whole / 60,
     );
-    let port = policy.config().listen.postgres.first().map(|address| address.port());
-    if let Some(port) = port {
-        let host = caller.local.ip().to_canonical();
-        let database =
-            target.pg().and_then(|service| service.database.clone()).unwrap_or_else(|| "DATABASE".to_owned());
-        let _ =
-            writeln!(reply.err, "  psql \"host={host} port={port} user={person}+{} dbname={database}\"", target.name);
+    if let Some(lines) = psql_lines(&policy, caller.local, &person, target, &roles) {
+        reply.err.push_str(&lines);
     }
     reply
 }

@@ -62,7 +62,12 @@ impl State {
     /// It cannot be read, or is not a state file.
     pub(super) fn read(path: &Path) -> Result<Self, ReplayError> {
         let mut state = Self { path: path.to_owned(), nodes: BTreeMap::new(), opened: None, sessions: HashMap::new() };
-        let bad = |what: String| ReplayError::Usage(format!("state file {}: {what}", show(path)));
+        let bad = |what: String| {
+            ReplayError::Usage(format!(
+                "state file {}: {what}; restore it from a copy, or move it away: a new one knows of no earlier run",
+                show(path)
+            ))
+        };
         let Some(bytes) = read_small(path, FILE_LEN_MAX)? else { return Ok(state) };
         let file: StateFile = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         if file.version != 1 {

@@ -19,7 +19,7 @@ pub enum S3Error {
     #[error("the clocks of this machine and of the server are too far apart: {0}")]
     Skewed(String),
     /// The credentials do not allow it, or the bucket belongs to somebody else.
-    #[error("refused: {0}")]
+    #[error("refused: {0}; check what the credentials may do, and whose bucket it is")]
     Denied(String),
     /// There is no such object, version or bucket.
     #[error("not there: {0}")]
