@@ -32,6 +32,9 @@ pub const LOG_EVERYTHING: &str = "logging_collector = on\nlog_destination = 'jso
 /// A Unix socket's path may have this many bytes (`sun_path`, without its zero byte).
 const SOCKET_PATH_MAX: usize = 107;
 
+/// How long a statement may take to begin or to end on a busy machine.
+const STATEMENT: Duration = Duration::from_secs(10);
+
 /// How long a server may take to come up on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -213,6 +216,18 @@ impl Postgres {
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
         let done = run(&mut psql, std::io::Cursor::new(sql.to_owned()), Duration::from_secs(120))?.ok()?;
         Ok(done.out().trim_end().to_owned())
+    }
+
+    /// Waits until the server runs `count` statements that begin like this, and returns whether it came to that.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn comes_to_run(&self, count: usize, beginning: &str) -> Result<bool> {
+        let ask = format!(
+            "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid() and starts_with(query, '{beginning}')"
+        );
+        self.sql("postgres", &ask)?;
+        Ok(wait_until(STATEMENT, || self.sql("postgres", &ask).is_ok_and(|running| running == count.to_string())))
     }
 
     /// Ends the server and every session it carries. The data stays.

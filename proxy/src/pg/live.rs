@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use casemate_recorder::transcript::event::{Event, Side, pg_cancel};
+
+use tokio::time::timeout;
 
 use super::auth::target::BackendKey;
 use super::cancel::Found;
@@ -18,6 +20,9 @@ use crate::server::Door;
 use crate::session::Session;
 use crate::target::dial;
 
+/// How long the disk may take to hold that a session's statement is stopped with it, before it is stopped anyway.
+const RECORDING: Duration = Duration::from_millis(500);
+
 /// A session that runs, for those who want to stop what it does.
 pub struct Running {
     pub(super) session: Arc<Session>,
@@ -25,6 +30,27 @@ pub struct Running {
     pub(super) grant: Grant,
     pub(super) tls: Option<Arc<TargetTls>>,
     pub(super) key: BackendKey,
+}
+
+impl Running {
+    /// Has the target stop what runs, because the session ends.
+    pub(super) async fn halt(&self) {
+        let told = |forwarded: bool, reason: &str| {
+            Event::map(pg_cancel::TYPE, 0).with(pg_cancel::FORWARDED, forwarded).with(pg_cancel::REASON, reason)
+        };
+        // Where nothing can be recorded any more it is to stop all the same: this is no word of the person's.
+        let ticket = self.session.record(Side::Target, told(true, "the session ends"));
+        let _ = timeout(RECORDING, ticket.receipt()).await;
+        if let Err(why) = self.cancel().await {
+            drop(self.session.record(Side::Target, told(false, &why)));
+        }
+    }
+
+    /// Tells the target to cancel what runs.
+    async fn cancel(&self) -> Result<(), String> {
+        let dialled = dial(&self.grant, self.session.limits()).await.map_err(|error| error.to_string())?;
+        client::cancel(dialled.into_stream(), self.tls.as_deref(), &self.key).await.map_err(|error| error.to_string())
+    }
 }
 
 /// Does what a cancel request asks for, if it names a session that runs something. Nobody is told what came of it: the client
@@ -60,13 +86,8 @@ async fn pass_on(request: &CancelRequest, source: SocketAddr, tls: Option<&'stat
     if ticket.receipt().await.is_err() {
         return Cancelling::Failed;
     }
-    let Running { session, grant, tls, key, .. } = &*running;
-    let pass = async {
-        let dialled = dial(grant, session.limits()).await.map_err(|error| error.to_string())?;
-        client::cancel(dialled.into_stream(), tls.as_deref(), key).await.map_err(|error| error.to_string())
-    };
-    if let Err(why) = pass.await {
-        drop(session.record(Side::Target, told(false, &why)));
+    if let Err(why) = running.cancel().await {
+        drop(running.session.record(Side::Target, told(false, &why)));
         return Cancelling::Failed;
     }
     Cancelling::Forwarded

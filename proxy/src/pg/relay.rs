@@ -2,6 +2,9 @@
 //!
 //! Two pumps that never wait for each other. Each reads, records and queues the tickets on one side, waits for the receipts and
 //! writes what they hold on the other; a full queue stops the reading. Knows no frame; see `tape`.
+//!
+//! A session that is ended takes what it runs with it: PostgreSQL would go on with a statement whose client is gone, and with those
+//! that it has been sent behind it.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -16,11 +19,12 @@ use casemate_recorder::Frozen;
 use casemate_recorder::transcript::event::Side;
 use casemate_recorder::transcript::seal::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
 use super::codec::{ADMIN_SHUTDOWN, Complaint, FrameError, PROTOCOL_VIOLATION, SYSTEM_ERROR};
+use super::live::Running;
 use super::tape::{Taken, Tape};
 use crate::session::{End, Session};
 
@@ -39,6 +43,12 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a client may take for what is queued for it when its session is ended, and for the line that says why.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long a target may take to stop what a session runs that is ended.
+const HALT: Duration = Duration::from_secs(2);
+
+/// How often it is asked for that: it may have been sent more than one statement.
+const HALT_AGAIN: Duration = Duration::from_millis(100);
 
 /// How the relay ended.
 #[derive(Debug)]
@@ -65,13 +75,16 @@ struct Pump<'a, R, W> {
     session: &'a Session,
     tape: &'a Tape,
     from: ReadHalf<R>,
+    /// What was read and is no whole frame yet.
+    buffer: BytesMut,
     to: WriteHalf<W>,
     /// Whether what was written ends where a frame ends.
     boundary: &'a AtomicBool,
     stop: CancellationToken,
 }
 
-/// Relays between the two sides until either or the session ends. `sent` and `received` are what of each was read already.
+/// Relays between the two sides until either or the session ends. `sent` and `received` are what of each was read already, and
+/// `running` is the way to stop the target.
 pub(super) async fn relay<C, T>(
     session: &Session,
     tape: &Tape,
@@ -79,6 +92,7 @@ pub(super) async fn relay<C, T>(
     target: T,
     sent: BytesMut,
     received: BytesMut,
+    running: Option<&Running>,
 ) -> Finish
 where
     C: AsyncRead + AsyncWrite + Send,
@@ -93,6 +107,7 @@ where
         session,
         tape,
         from: from_client,
+        buffer: sent,
         to: to_target,
         boundary: up_boundary,
         stop: pump.clone(),
@@ -102,12 +117,13 @@ where
         session,
         tape,
         from: from_target,
+        buffer: received,
         to: to_client,
         boundary: down_boundary,
         stop: pump,
     };
     let finish = {
-        let (upwards, downwards) = (up.run(sent), down.run(received));
+        let (upwards, downwards) = (up.run(), down.run());
         tokio::pin!(upwards, downwards);
         let (mut left, mut over) = (false, false);
         let finish = loop {
@@ -128,7 +144,7 @@ where
                     Ok(Source::Fault(fault)) => break Finish::Ended(broken("client", &fault)),
                     Err(frozen) => break Finish::Ended(End::frozen(&frozen)),
                 },
-                () = tokio::time::sleep(LINGER), if left => break Finish::Client,
+                () = sleep(LINGER), if left => break Finish::Client,
             }
         };
         if matches!(finish, Finish::Ended(_)) && !over {
@@ -138,20 +154,48 @@ where
         }
         finish
     };
-    if let Finish::Ended(end) = &finish
-        && down_boundary.load(Ordering::Relaxed)
-    {
-        let goodbye = async {
-            let _ = down.to.write_all(&farewell(end)).await;
-            let _ = down.to.flush().await;
-        };
-        let _ = timeout(LAST_WORDS, goodbye).await;
-    }
-    let closing = async {
-        let _ = tokio::join!(down.to.shutdown(), up.to.shutdown());
+    let Pump { from, buffer, to: mut to_client, .. } = down;
+    let goodbye = timeout(LAST_WORDS, async {
+        if let Finish::Ended(end) = &finish
+            && down_boundary.load(Ordering::Relaxed)
+        {
+            let _ = to_client.write_all(&farewell(end)).await;
+            let _ = to_client.flush().await;
+        }
+        let _ = to_client.shutdown().await;
+    });
+    let leaving = async {
+        // Before it is asked to stop: it is to find nothing to go on with.
+        let _ = timeout(LAST_WORDS, up.to.shutdown()).await;
+        if let (Finish::Ended(_), Some(running)) = (&finish, running) {
+            let _ = timeout(HALT, halt(running, tape, from, buffer)).await;
+        }
     };
-    let _ = timeout(LAST_WORDS, closing).await;
+    let _ = tokio::join!(goodbye, leaving);
     finish
+}
+
+/// Has the target stop what runs, until it closes, and records what it says to that. Nobody is shown it.
+async fn halt<R: AsyncRead>(running: &Running, tape: &Tape, mut from: ReadHalf<R>, mut buffer: BytesMut) {
+    let answers = async {
+        while let Ok(1..) = fill(&mut from, &mut buffer, READ_MAX).await {
+            let (_, fault) = tape.take(Side::Target, &mut buffer, running.session.age());
+            if fault.is_some() {
+                break;
+            }
+        }
+    };
+    let asking = async {
+        while tape.is_running() {
+            running.halt().await;
+            sleep(HALT_AGAIN).await;
+        }
+    };
+    tokio::pin!(answers);
+    tokio::select! {
+        () = &mut answers => {}
+        () = asking => answers.await,
+    }
 }
 
 fn broken(who: &'static str, fault: &FrameError) -> End {
@@ -174,10 +218,10 @@ impl<R: AsyncRead, W: AsyncWrite> Pump<'_, R, W> {
     /// Pumps until the source is over, or until it is to stop and what was queued is written.
     ///
     /// One loop, and no task or channel between its two halves: what is recorded at once goes on at once.
-    async fn run(&mut self, mut buffer: BytesMut) -> Result<Source, Frozen> {
+    async fn run(&mut self) -> Result<Source, Frozen> {
         let (mut queue, mut size, mut ended) = (VecDeque::new(), READ_MIN, None);
         loop {
-            let (taken, fault) = self.tape.take(self.side, &mut buffer, self.session.age());
+            let (taken, fault) = self.tape.take(self.side, &mut self.buffer, self.session.age());
             queue.extend(taken);
             ended = ended.or_else(|| fault.map(Source::Fault));
             while queue.front().is_some_and(|taken: &Taken| taken.ticket.is_ready()) {
@@ -194,12 +238,12 @@ impl<R: AsyncRead, W: AsyncWrite> Pump<'_, R, W> {
                     biased;
                     () = self.stop.cancelled() => ended = Some(Source::Over),
                     settled = settled(first) => settled?,
-                    count = fill(&mut self.from, &mut buffer, size), if queue.len() < QUEUE => match count {
+                    count = fill(&mut self.from, &mut self.buffer, size), if queue.len() < QUEUE => match count {
                         Ok(0) | Err(_) => {
                             ended = Some(Source::Over);
                             // What it had begun goes on as it is: the other side is to see what this one sent.
-                            if !buffer.is_empty() {
-                                let ticket = self.tape.tail(self.side, buffer.split().freeze());
+                            if !self.buffer.is_empty() {
+                                let ticket = self.tape.tail(self.side, self.buffer.split().freeze());
                                 queue.push_back(Taken { ticket, boundary: false, frames: 0 });
                             }
                         }

@@ -110,8 +110,10 @@ impl Work<'_> {
         let results = self.grant.target().pg().map(|service| service.results).unwrap_or_default();
         let tape = Arc::new(Tape::new(session.recording().clone(), results, self.door.statements()));
         // The key is good for as long as this lives: until the relay is over.
-        let _key = self.greet(&mut front, startup, &tape, &mut line).await?;
-        let finish = relay(session, &tape, front.stream, line.stream, front.buffer, line.reached.leftover).await;
+        let key = self.greet(&mut front, startup, &tape, &mut line).await?;
+        let running = key.as_ref().map(|(_, running)| &**running);
+        let (sent, received) = (front.buffer, line.reached.leftover);
+        let finish = relay(session, &tape, front.stream, line.stream, sent, received, running).await;
         tape.finish(session.age());
         session.note_last(match finish {
             Finish::Client => End::quiet(CloseReason::Client, "the client left"),

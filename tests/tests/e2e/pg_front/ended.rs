@@ -21,8 +21,11 @@ fn last_words(client: &mut RawPg) -> (String, String) {
 #[test]
 fn a_session_that_is_killed_reads_why_and_its_statement_ends() {
     let lab = lab();
+    let target = lab.postgres().unwrap();
     let mut client = RawPg::login(&through(&lab)).unwrap();
-    client.send(&message::query(b"select pg_sleep(60)")).unwrap();
+    // The target has the second before the first has ended.
+    client.send(&[message::query(b"select pg_sleep(61)"), message::query(b"select pg_sleep(62)")].concat()).unwrap();
+    assert!(target.comes_to_run(1, "select pg_sleep(61)").unwrap());
     let live = ask(&lab, "sessions --json").out();
     let session = live.lines().find(|line| line.contains("\"orders\"")).expect("the session is listed");
     let session: serde_json::Value = serde_json::from_str(session).unwrap();
@@ -35,7 +38,12 @@ fn a_session_that_is_killed_reads_why_and_its_statement_ends() {
     assert_eq!(sqlstate, "57P01");
     assert!(text.starts_with("casemate: ") && text.contains("alice"), "{text}");
     assert!(client.read_to_end().unwrap().is_empty(), "and nothing after it");
+    assert!(target.comes_to_run(0, "select pg_sleep(6").unwrap(), "the target goes on with what was killed");
     let transcript = only_session(&lab.vault());
+    let cancelled: Vec<_> = transcript.of("pg.cancel").map(|event| event["forwarded"].as_u64()).collect();
+    assert!(cancelled.len() >= 2 && cancelled.iter().all(|forwarded| *forwarded == Some(1)), "{cancelled:?}");
+    let outcomes: Vec<_> = transcript.of("pg.done").filter_map(|event| event["sqlstate"].as_str()).collect();
+    assert_eq!(outcomes, ["57014", "57014"], "the record says what became of them");
     assert!(transcript.of("ended").any(|event| event["by"] == "bastion"));
     assert!(ask(&lab, &format!("watch {id}")).code() != 0);
 }

@@ -29,8 +29,8 @@ fn a_cancel_with_a_wrong_key_or_for_an_idle_session_does_nothing() {
         let access = lab.pg_access(route).unwrap();
         let (mut client, greeting) = RawPg::login_as(&access, VERSION_3_0, &[]).unwrap();
         let (pid, key) = greeting.key.unwrap();
-        client.send(&query(b"select pg_sleep(1.5)")).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        client.send(&query(b"select pg_sleep(3)")).unwrap();
+        assert!(lab.postgres().unwrap().comes_to_run(1, "select pg_sleep(3)").unwrap());
         let mut wrong = key.clone();
         wrong[0] ^= 1;
         for (pid, key) in [(pid, &wrong[..]), (pid + 1, &key), (0, &[0; 4])] {
