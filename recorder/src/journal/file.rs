@@ -201,9 +201,10 @@ impl JournalWriter {
         self.write()?;
         self.sync()?;
         let prepared = self.pool.take()?;
-        self.head = new_head(self.head.file_no + 1, self.next_lsn, self.boot_id)?;
-        self.file = adopt(self.fs.as_ref(), &self.dir, &prepared, &self.head)?;
-        self.offset = FILE_HEAD_LEN;
+        let head = new_head(self.head.file_no + 1, self.next_lsn, self.boot_id)?;
+        // Should that fail for want of space, what ends the sessions still goes into the file at hand, under its own head.
+        self.file = adopt(self.fs.as_ref(), &self.dir, &prepared, &head)?;
+        (self.head, self.offset) = (head, FILE_HEAD_LEN);
         Ok(())
     }
 }
@@ -250,7 +251,7 @@ impl ScannedFile {
 /// Reads all journal files in `dir`, in order, up to the last whole turn before a record that is missing or damaged.
 ///
 /// Returns the files that hold records, the number of the next record, and the number of the next file. Files without a
-/// valid head, or behind a hole, are returned as `leftover`: they hold nothing that was ever acknowledged.
+/// valid head, with one for another name, or behind a hole, are returned as `leftover`: they hold nothing that was ever acknowledged.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -262,11 +263,16 @@ pub fn scan(fs: &dyn Fs, dir: &Path) -> io::Result<Scan> {
     let mut broken = false;
     for name in names {
         let path = dir.join(&name);
-        if let Some(number) = name.strip_suffix(".jnl").and_then(|stem| stem.parse::<u64>().ok()) {
-            out.next_file_no = out.next_file_no.max(number + 1);
-        }
+        let number = name.strip_suffix(".jnl").and_then(|stem| stem.parse::<u64>().ok());
+        out.next_file_no = out.next_file_no.max(number.map_or(0, |number| number + 1));
         let mut bytes = fs.read(&path)?;
-        let head = FileHead::parse(&bytes)
+        let head = FileHead::parse(&bytes);
+        if head.as_ref().is_some_and(|head| Some(head.file_no) != number) {
+            // It was to be used again, got its new head and not its new name. It says nothing of those that are in use.
+            out.leftover.push(path);
+            continue;
+        }
+        let head = head
             .filter(|head| !broken && expected.is_none_or(|expected| expected == head.first_lsn));
         let Some(head) = head else {
             broken |= expected.is_some();
@@ -394,6 +400,41 @@ mod tests {
             + [100, 3000, 3000, 20_000, 100].map(|len| record::record_len(len) as u64).iter().sum::<u64>();
         [room(offset), 1].into_iter().for_each(&mut check);
         assert_eq!(scan(&OsFs, dir.path()).unwrap().next_lsn, 7);
+    }
+
+    #[test]
+    fn a_file_that_was_about_to_be_used_again_takes_nothing_from_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = journal(dir.path());
+        for index in 0..3 {
+            writer.append(&RecordHead::leaf(index), b"leaf");
+            if index < 2 {
+                writer.switch().unwrap();
+            }
+        }
+        writer.write().unwrap();
+        // The first is needed no more. It gets its next head, and a crash comes before its next name.
+        let next = new_head(3, writer.next_lsn, [1; 16]).unwrap();
+        OsFs.open(&path(dir.path(), 0)).unwrap().write_at(0, &next.encode()).unwrap();
+        let found = scan(&OsFs, dir.path()).unwrap();
+        let indexes = found.files.iter().flat_map(|file| file.records().map(|record| record.first).collect::<Vec<_>>());
+        assert!(indexes.eq([1, 2]));
+        assert_eq!((found.next_lsn, found.next_file_no, found.leftover), (3, 3, vec![path(dir.path(), 0)]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_taken_leaves_the_one_at_hand_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = journal(dir.path());
+        writer.append(&RecordHead::leaf(0), b"first");
+        // Where the next is to be, there is something that cannot be renamed over.
+        std::fs::create_dir_all(path(dir.path(), 1).join("x")).unwrap();
+        writer.switch().unwrap_err();
+        writer.append(&RecordHead::leaf(1), b"second");
+        writer.write().unwrap();
+        std::fs::remove_dir_all(path(dir.path(), 1)).unwrap();
+        let found = scan(&OsFs, dir.path()).unwrap();
+        assert_eq!((found.next_lsn, found.files.len()), (2, 1));
     }
 
     #[test]
