@@ -244,6 +244,35 @@ async fn a_killed_session_is_recovered_to_the_last_receipt() {
 }
 
 #[tokio::test]
+async fn what_a_recovery_replaced_goes_where_the_one_that_replaced_it_was_killed_before_it_could() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(config(dir.path(), Durability::Causal)).unwrap();
+    let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+    let data =
+        Bytes::from((0..30_000u32).flat_map(|at| at.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect::<Vec<_>>());
+    recorded(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, data.clone())).await;
+    recorded(&session, Side::Client, input(b"not in a block yet")).await;
+    let killed = tempfile::tempdir().unwrap();
+    snapshot(dir.path(), killed.path());
+    let part = killed.path().join(format!("state/spool/{}.000000.part", session.id()));
+    let replaced = std::fs::read(&part).unwrap();
+    stop(recorder).await;
+
+    let recorder = Recorder::start(config(killed.path(), Durability::Causal)).unwrap();
+    assert_eq!(wait_for(killed.path().join("vault"), session.id()).await.end, Kind::Recovered);
+    stop(recorder).await;
+    // The recovered segment is in the vault; what it replaced is as if it had not been removed yet.
+    std::fs::write(&part, replaced).unwrap();
+    for start in 2..5 {
+        stop(Recorder::start(config(killed.path(), Durability::Causal)).unwrap()).await;
+        assert!(!part.exists(), "it is still there after start {start}");
+        // What the journal says of the session's end is forgotten as it turns over.
+        std::fs::remove_dir_all(killed.path().join("state/journal")).unwrap();
+    }
+    assert_eq!(wait_for(killed.path().join("vault"), session.id()).await.output, data);
+}
+
+#[tokio::test]
 async fn a_node_that_was_rolled_back_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     stop(Recorder::start(config(dir.path(), Durability::Causal)).unwrap()).await;

@@ -56,7 +56,11 @@ async fn work(door: &Door, caller: &Caller<'_>, delete: bool, json: bool) -> Res
 /// Tells who had it done.
 fn tell(door: &Door, caller: &Caller<'_>, over: &[Expired], until_us: u64) {
     let person = caller.session.identity().person();
-    let text = format!("{person} retired {} whose time was over by {}", show_count(over.len(), "session"), show_time(until_us));
+    let text = format!(
+        "{person} retired {} whose time was over by {}",
+        show_count(over.len(), "session"),
+        show_time(until_us)
+    );
     door.note(
         Event::map(act::TYPE, 0).with(act::WHAT, "retire").with(act::PERSON, person).with(act::TEXT, text.as_str()),
     );

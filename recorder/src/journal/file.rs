@@ -272,8 +272,7 @@ pub fn scan(fs: &dyn Fs, dir: &Path) -> io::Result<Scan> {
             out.leftover.push(path);
             continue;
         }
-        let head = head
-            .filter(|head| !broken && expected.is_none_or(|expected| expected == head.first_lsn));
+        let head = head.filter(|head| !broken && expected.is_none_or(|expected| expected == head.first_lsn));
         let Some(head) = head else {
             broken |= expected.is_some();
             out.leftover.push(path);
@@ -382,7 +381,7 @@ mod tests {
         let stale = vec![0xaa; usize::try_from(FILE_LEN_MIN).unwrap()];
         std::fs::write(dir.path().join("000000000000.new"), &stale).unwrap();
         let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.path().to_owned(), FILE_LEN_MIN, 8));
-        pool.adopt_leftovers(0).unwrap();
+        pool.adopt_leftovers(Vec::new()).unwrap();
         let mut writer = JournalWriter::create(Arc::new(OsFs), pool, [1; 16], 0, 0).unwrap();
         // Where the zeros end that follow the records: at the end of a page, and of no page that holds nothing yet.
         let mut check = |payload_len: usize| {

@@ -21,6 +21,11 @@ struct State {
     /// Files to use next. Recycled ones must leave in the order they came: what stays is then a suffix of the journal, and
     /// a recovery never meets a session without its end.
     ready: VecDeque<PathBuf>,
+    /// Files of an earlier start that are still to be given back.
+    owed: Vec<PathBuf>,
+    /// Files of this start that were given back before those, and leave after them. Until then others are made in their place:
+    /// whoever gives the earlier ones back may be waiting for one.
+    held: Vec<PathBuf>,
     /// Files that are in use or ready.
     total: usize,
     made: u64,
@@ -85,14 +90,15 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what an earlier start left: prepared files, and the number of files that are still needed.
+    /// Takes over what an earlier start left: prepared files, and those that are still needed, in their order.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn adopt_leftovers(&self, in_use: usize) -> io::Result<()> {
+    pub fn adopt_leftovers(&self, owed: Vec<PathBuf>) -> io::Result<()> {
         let mut state = self.state();
-        state.total = in_use;
-        self.in_use.store(in_use as u64, Ordering::Relaxed);
+        state.total = owed.len();
+        self.in_use.store(owed.len() as u64, Ordering::Relaxed);
+        state.owed = owed;
         for name in self.fs.list(&self.dir)? {
             let Some(number) = name.strip_suffix(SUFFIX).and_then(|stem| stem.parse::<u64>().ok()) else { continue };
             state.made = state.made.max(number + 1);
@@ -136,6 +142,22 @@ impl Pool {
 
     /// Gives a file back whose records are all materialised and synced elsewhere.
     pub fn give(&self, path: PathBuf) {
+        let mut state = self.state();
+        if let Some(at) = state.owed.iter().position(|owed| *owed == path) {
+            state.owed.remove(at);
+        } else if !state.owed.is_empty() {
+            state.held.push(path);
+            self.changed.notify_all();
+            return;
+        }
+        let held = if state.owed.is_empty() { std::mem::take(&mut state.held) } else { Vec::new() };
+        drop(state);
+        for path in std::iter::once(path).chain(held) {
+            self.reuse(path);
+        }
+    }
+
+    fn reuse(&self, path: PathBuf) {
         // One that cannot be looked at is no use either.
         let whole = self.is_whole(&path).unwrap_or(false);
         let mut state = self.state();
@@ -184,7 +206,9 @@ impl Pool {
         loop {
             let mut state = self.state();
             while !state.stopped
-                && (state.failed.is_some() || state.ready.len() >= READY_MIN || state.total >= self.files_max)
+                && (state.failed.is_some()
+                    || state.ready.len() >= READY_MIN
+                    || state.total >= self.files_max + state.held.len())
             {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
@@ -235,7 +259,7 @@ mod tests {
 
     fn pool(dir: &Path) -> (Arc<Pool>, std::thread::JoinHandle<()>) {
         let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.to_owned(), LEN, 3));
-        pool.adopt_leftovers(0).unwrap();
+        pool.adopt_leftovers(Vec::new()).unwrap();
         let worker = Arc::clone(&pool);
         (pool, std::thread::spawn(move || worker.run(|_| {})))
     }
@@ -253,6 +277,31 @@ mod tests {
         pool.give(taken[0].clone());
         assert!(pool.take().is_ok());
         assert_eq!(pool.take().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        pool.stop();
+        worker.join().unwrap();
+    }
+
+    #[test]
+    fn files_leave_in_the_order_of_the_journal_however_late_an_earlier_start_gives_its_own_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let earlier: Vec<_> = ["000000000000.jnl", "000000000001.jnl"].map(|name| dir.path().join(name)).into();
+        earlier.iter().for_each(|path| std::fs::write(path, vec![0; usize::try_from(LEN).unwrap()]).unwrap());
+        let pool = Arc::new(Pool::new(Arc::new(OsFs), dir.path().to_owned(), LEN, 3 + earlier.len()));
+        pool.adopt_leftovers(earlier.clone()).unwrap();
+        let worker = Arc::clone(&pool);
+        let worker = std::thread::spawn(move || worker.run(|_| {}));
+        // More than the limit, one after the other: nobody waits for the earlier start.
+        let mine: Vec<_> = (0..6).map(|_| pool.take().inspect(|path| pool.give(path.clone())).unwrap()).collect();
+        assert!(mine.iter().enumerate().all(|(at, path)| !mine[..at].contains(path)), "{mine:?}");
+        pool.give(earlier[0].clone());
+        let next = [pool.take().unwrap(), pool.take().unwrap()];
+        assert!(next.contains(&earlier[0]) && !mine.contains(&next[0]) && !mine.contains(&next[1]), "{next:?}");
+        // With the last of the earlier ones, those that were held follow it.
+        pool.give(earlier[1].clone());
+        let order: Vec<_> = std::iter::from_fn(|| pool.state().ready.pop_front()).collect();
+        let held: Vec<_> = order.iter().filter(|path| earlier.contains(path) || mine.contains(path)).collect();
+        let all: Vec<_> = earlier[1..].iter().chain(&mine).collect();
+        assert_eq!(held, all[all.len() - held.len()..], "{order:?}");
         pool.stop();
         worker.join().unwrap();
     }

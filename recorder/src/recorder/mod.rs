@@ -182,9 +182,9 @@ impl Recorder {
         let journal_bytes_max = config.journal_bytes_max.min(space().1 / 2);
         let file_len = file_len(journal_bytes_max);
         let files_max = usize::try_from(journal_bytes_max / file_len).unwrap_or(usize::MAX);
-        let files_max = files_max + evidence.journal_files().len();
-        let pool = Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), file_len, files_max));
-        pool.adopt_leftovers(evidence.journal_files().len()).map_err(OpenError::io("cannot read", &journal_dir))?;
+        let owed = evidence.journal_files();
+        let pool = Arc::new(Pool::new(Arc::clone(&fs), journal_dir.clone(), file_len, files_max + owed.len()));
+        pool.adopt_leftovers(owed).map_err(OpenError::io("cannot read", &journal_dir))?;
         let copies = Arc::new(Backlog::new(0));
         let next_ordinal = log.next_ordinal()?;
         let recovery = Recovery {
@@ -197,7 +197,7 @@ impl Recorder {
             copies: Arc::clone(&copies),
         };
         let unreadable = || OpenError::io("cannot read", &spool);
-        let unpublished = recovery.unpublished().map_err(unreadable())?;
+        let unpublished = recovery.unpublished(&vault).map_err(unreadable())?;
         // Before any thread runs: from then on the spool holds live segments of this start too.
         let orphans = recovery.orphans().map_err(unreadable())?;
         let needed = pool.missing_bytes().saturating_add(recovery.copy_bytes_min().map_err(unreadable())?);

@@ -26,6 +26,7 @@ use crate::transcript::chain::Chain;
 use crate::transcript::event::Lane;
 use crate::transcript::head::Head;
 use crate::transcript::seal::CloseReason;
+use crate::vault::{Vault, segment_key};
 
 use self::rebuilt::{Assembled, Rebuilt};
 
@@ -191,7 +192,7 @@ impl Recovery {
 
     /// Returns what brings the finished segments into the vault that the node log names and the vault may lack.
     /// Leftovers of a recovery that was cut down are removed.
-    pub(crate) fn unpublished(&self) -> io::Result<Vec<Job>> {
+    pub(crate) fn unpublished(&self, vault: &Vault) -> io::Result<Vec<Job>> {
         let mut out = Vec::new();
         for spooled in self.spooled()? {
             let logged = self.evidence.logged.get(&(spooled.session, spooled.segment_no));
@@ -204,7 +205,10 @@ impl Recovery {
                 let also_remove = spooled.recovered.then_some(part);
                 let Spooled { session, segment_no, path, .. } = spooled;
                 out.push(Job::Publish { session, segment_no, path, also_remove });
-            } else if spooled.recovered || self.never_began(spooled.session)? {
+            } else if spooled.recovered
+                || self.never_began(spooled.session)?
+                || logged.is_some() && is_in(vault, &spooled)?
+            {
                 self.fs.remove(&spooled.path)?;
             }
         }
@@ -395,6 +399,13 @@ impl Recovery {
         };
         Ok((finished, Some(part)))
     }
+}
+
+/// Whether what the log names in the place of a live segment is in the vault: a recovery replaced it, and was killed before it removed
+/// it. Once the journal no longer knows of the session's end, it would look like a session that nobody ended.
+fn is_in(vault: &Vault, spooled: &Spooled) -> io::Result<bool> {
+    let segment = vault.get(&segment_key(spooled.session, spooled.segment_no)).map_err(io::Error::other)?;
+    Ok(segment.is_some())
 }
 
 fn lane_events(chain: &Chain, lane: Lane) -> u64 {
