@@ -312,6 +312,11 @@ fn a_session_reads_as_it_went_and_nothing_recorded_steers_the_terminal() {
 fn a_script_runs_what_was_done_and_keeps_the_rest_in_comments() {
     let fixture = record(everything);
     let script = fixture.text("export", &["--format", "sql"]);
+    // The name is another one each time, so that a session cannot have prepared something under it.
+    let again = fixture.text("export", &["--format", "sql"]);
+    let name = |script: &str| Some(script.split_once("prepare casemate_")?.1.split_once(' ')?.0.to_owned());
+    assert!(name(&script).is_some_and(|name| name.len() == 16) && name(&script) != name(&again), "{script}");
+    let script = script.replace(&name(&script).unwrap(), "?");
     let live: Vec<&str> = script.lines().filter(|line| !line.is_empty() && !line.starts_with("-- ")).collect();
     assert_eq!(
         live,
@@ -319,12 +324,12 @@ fn a_script_runs_what_was_done_and_keeps_the_rest_in_comments() {
             "select 1 as one;",
             "select 'x'",
             ";",
-            "prepare casemate as",
+            "prepare casemate_? as",
             "select id, name from t where id = $1 and name = $2",
             ";",
-            "execute casemate ('7', 'O''Hara')",
+            "execute casemate_? ('7', 'O''Hara')",
             ";",
-            "deallocate casemate;",
+            "deallocate casemate_?;",
             "select secret from t",
             ";",
         ]

@@ -3,6 +3,7 @@
 mod asciicast;
 mod filter;
 mod jsonl;
+mod psql;
 mod sql;
 mod text;
 

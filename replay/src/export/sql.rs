@@ -1,8 +1,9 @@
 //! A script of a session's statements: to be read, and fit to be fed to psql.
 //!
 //! What psql would act on beyond the statement itself stays in comments: backslashes, for its own commands and for strings that
-//! it reads otherwise than the server did; COPY with data on the connection, which is not here; secrets that the record has as
-//! stars; what failed or was not run. Nobody breaks out of a comment: each of its lines is made visible and begins as one.
+//! it reads otherwise than the server did; its variables; COPY with data on the connection, which is not here; secrets that the
+//! record has as stars; what failed or was not run. Nobody breaks out of a comment: each of its lines is made visible and begins as
+//! one. Statements with parameters are prepared under a name that nobody could have prepared something else under.
 
 use std::io::Write;
 
@@ -11,7 +12,9 @@ use casemate_recorder::transcript::head::Protocol;
 use casemate_screen::safe::{is_hostile, visible};
 
 use super::failed;
+use super::psql::may_interpolate;
 use crate::ReplayError;
+use crate::json::hex;
 use crate::reader::Transcript;
 use crate::sql::line::{outcome, shown_param};
 use crate::sql::{Statement, Statements};
@@ -28,7 +31,9 @@ pub(super) fn write(transcript: &Transcript, out: &mut dyn Write) -> Result<(), 
         transcript.session(),
         rfc3339(transcript.start_us)
     ))?;
-    let (mut statements, mut group) = (Statements::new(), Group::default());
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| failed()(error.into()))?;
+    let (mut statements, mut group) = (Statements::new(), Group::new(format!("casemate_{}", hex(&random))));
     let mut script = String::new();
     for event in transcript.events(&Lane::ALL) {
         let (t_us, entry) = event?;
@@ -41,19 +46,27 @@ pub(super) fn write(transcript: &Transcript, out: &mut dyn Write) -> Result<(), 
 }
 
 /// The statements of one Query, which are one text.
-#[derive(Debug, Default)]
-struct Group(Vec<Statement>);
+#[derive(Debug)]
+struct Group {
+    statements: Vec<Statement>,
+    /// What a statement with parameters is prepared as.
+    name: String,
+}
 
 impl Group {
+    fn new(name: String) -> Self {
+        Self { statements: Vec::new(), name }
+    }
+
     fn take(&mut self, statement: Statement, script: &mut String) {
-        if self.0.first().is_some_and(|first| first.number != statement.number) {
+        if self.statements.first().is_some_and(|first| first.number != statement.number) {
             self.end(script);
         }
-        self.0.push(statement);
+        self.statements.push(statement);
     }
 
     fn end(&mut self, script: &mut String) {
-        let group = std::mem::take(&mut self.0);
+        let group = std::mem::take(&mut self.statements);
         let Some(first) = group.first() else { return };
         script.push('\n');
         for statement in &group {
@@ -69,7 +82,7 @@ impl Group {
                 first.function.map_or_else(|| "its text is not here".to_owned(), |oid| format!("function {oid}"));
             return comment(script, &format!("({what})"));
         };
-        match runnable(&group, sql) {
+        match runnable(&group, sql, &self.name) {
             Ok(text) => script.push_str(&text),
             Err(why) => {
                 comment(script, &format!("({why})"));
@@ -79,8 +92,8 @@ impl Group {
     }
 }
 
-/// Returns statements as psql may run them, or why it must not.
-fn runnable(group: &[Statement], sql: &[u8]) -> Result<String, &'static str> {
+/// Returns statements as psql may run them, prepared under `name` where need be, or why it must not.
+fn runnable(group: &[Statement], sql: &[u8], name: &str) -> Result<String, &'static str> {
     let Some(first) = group.first() else { return Err("nothing is here") };
     let text = std::str::from_utf8(sql).map_err(|_| "not UTF-8, so shown as far as it can be")?;
     let text = text.replace("\r\n", "\n");
@@ -96,6 +109,9 @@ fn runnable(group: &[Statement], sql: &[u8]) -> Result<String, &'static str> {
     }
     if text.contains('\\') {
         return Err("holds a backslash, which psql may read otherwise");
+    }
+    if may_interpolate(&text) {
+        return Err("psql may put a variable of its own into it");
     }
     if lower.contains("copy") && (lower.contains("stdin") || lower.contains("stdout")) {
         return Err("its data is not here");
@@ -113,7 +129,7 @@ fn runnable(group: &[Statement], sql: &[u8]) -> Result<String, &'static str> {
     }
     let literals: Option<Vec<String>> = params.iter().map(literal).collect();
     let literals = literals.ok_or("its values cannot be written down as they were")?;
-    Ok(format!("prepare casemate as\n{text}\n;\nexecute casemate ({})\n;\ndeallocate casemate;\n", literals.join(", ")))
+    Ok(format!("prepare {name} as\n{text}\n;\nexecute {name} ({})\n;\ndeallocate {name};\n", literals.join(", ")))
 }
 
 fn first_word(text: &str) -> &str {
@@ -159,7 +175,7 @@ mod tests {
     }
 
     fn script(statements: Vec<Statement>) -> String {
-        let (mut group, mut script) = (Group::default(), String::new());
+        let (mut group, mut script) = (Group::new("casemate_1f".to_owned()), String::new());
         statements.into_iter().for_each(|statement| group.take(statement, &mut script));
         group.end(&mut script);
         script
@@ -177,12 +193,12 @@ mod tests {
         assert_eq!(
             live(&script(vec![statement(b"select $1, $2", "done", params)])),
             [
-                "prepare casemate as",
+                "prepare casemate_1f as",
                 "select $1, $2",
                 ";",
-                "execute casemate ('it''s', null)",
+                "execute casemate_1f ('it''s', null)",
                 ";",
-                "deallocate casemate;"
+                "deallocate casemate_1f;"
             ]
         );
     }
@@ -196,6 +212,8 @@ mod tests {
             b"select 1 \x1b[2J",
             b"alter role x password '*****'",
             b"select '\xff'",
+            b"select a[1:LAST_ERROR_MESSAGE] from (select array[1] as a, 1 as last_error_message) as t",
+            b"select 'open",
             b"select 1\n\\! id",
             "select '\u{2028}\\! id'".as_bytes(),
         ] {

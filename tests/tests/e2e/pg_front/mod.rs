@@ -7,6 +7,7 @@ mod ended;
 mod hostile;
 mod login;
 mod record;
+mod script;
 mod tunnel;
 
 use std::time::Duration;
