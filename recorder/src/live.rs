@@ -21,8 +21,9 @@ pub(crate) struct LiveFile {
     path: PathBuf,
     /// None before the first write.
     file: Mutex<Option<Arc<dyn File>>>,
-    /// Up to where the journal's thread has written. Held while a page is written that the other thread may write too.
-    placed_to: Mutex<u64>,
+    /// From where to where the journal's thread has written, and the keeper has not come by. Held while a page is written that the
+    /// other thread may write too.
+    placed: Mutex<Vec<(u64, u64)>>,
     /// Whether a sync failed for one of the two threads, and so for both: the kernel reports a lost page once, and calls it clean
     /// from then on.
     sync_failed: Mutex<bool>,
@@ -31,7 +32,7 @@ pub(crate) struct LiveFile {
 impl LiveFile {
     /// Describes the file that will be at `path`, which must not exist.
     pub(crate) fn new(fs: Arc<dyn Fs>, path: PathBuf) -> Self {
-        Self { fs, path, file: Mutex::new(None), placed_to: Mutex::new(0), sync_failed: Mutex::new(false) }
+        Self { fs, path, file: Mutex::new(None), placed: Mutex::default(), sync_failed: Mutex::new(false) }
     }
 
     /// Returns where it lies, or will.
@@ -62,9 +63,12 @@ impl LiveFile {
         parts: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> io::Result<()> {
         let end = parts.clone().fold(offset, |end, part| end + part.len() as u64);
-        let mut placed_to = self.placed_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
         pages.write(&*self.file()?, offset, parts)?;
-        *placed_to = end;
+        match placed.last_mut().filter(|(_, to)| offset <= *to) {
+            Some((_, to)) => *to = end,
+            None => placed.push((offset, end)),
+        }
         Ok(())
     }
 
@@ -73,10 +77,13 @@ impl LiveFile {
         pages.write(&*self.file()?, offset, [bytes])
     }
 
-    /// Writes the last page of what the keeper has, unless more of it is there already.
+    /// Writes the last page of what the keeper has, unless more of it is there already. What was placed on later pages only says
+    /// nothing of this one.
     pub(crate) fn keep_last(&self, pages: &mut Pages, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let placed_to = self.placed_to.lock().unwrap_or_else(PoisonError::into_inner);
-        if *placed_to >= offset + bytes.len() as u64 { Ok(()) } else { pages.write(&*self.file()?, offset, [bytes]) }
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        placed.retain(|(_, to)| *to > offset);
+        let is_there = placed.iter().any(|(from, to)| *from <= offset && *to >= offset + bytes.len() as u64);
+        if is_there { Ok(()) } else { pages.write(&*self.file()?, offset, [bytes]) }
     }
 
     /// Cuts off what fills the last page. For whoever writes last.
@@ -132,5 +139,21 @@ mod tests {
         live.keep_last(&mut keepers, from as u64, &expected[from..]).unwrap();
         live.end_at(expected.len() as u64).unwrap();
         assert!(OsFs.read(&path).unwrap() == expected);
+    }
+
+    #[test]
+    fn what_the_keeper_has_is_written_however_far_ahead_of_it_something_was_placed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part");
+        let live = LiveFile::new(Arc::new(OsFs), path.clone());
+        let (mut ours, mut keepers) = (Pages::new(), Pages::new());
+        // The keeper has this, and not yet what comes behind it, which ends on the next page, where large blocks follow it.
+        let known = vec![b'a'; 1000];
+        live.place(&mut ours, PAGE_LEN as u64, [&[b'b'; 300][..], &[b'c'; 6000]].into_iter()).unwrap();
+        live.place(&mut ours, 2 * PAGE_LEN as u64, [&[b'c'; 2204][..], &[b'd'; 6000]].into_iter()).unwrap();
+        live.keep_last(&mut keepers, 0, &known).unwrap();
+        let written = OsFs.read(&path).unwrap();
+        assert!(written.starts_with(&known), "it is in no other file once the journal's is used again");
+        assert!(written[PAGE_LEN..].starts_with(&[[b'b'; 300].as_slice(), &[b'c'; 6000], &[b'd'; 6000]].concat()));
     }
 }

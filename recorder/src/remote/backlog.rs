@@ -66,6 +66,9 @@ pub(super) struct Backlog {
     /// Sessions that have not ended: the index of their OPEN leaf, and until when they must be kept.
     open: HashMap<SessionId, (u64, u64)>,
     waiting: BTreeMap<Key, Item>,
+    /// Segments that are there and of which the log does not say so yet, with the index of the OPEN leaf of each one's session. Should
+    /// it never get to say so, a later start has to.
+    untold: HashMap<Key, u64>,
     /// The index that comes next.
     next: u64,
     /// The size of the newest checkpoint there.
@@ -75,7 +78,8 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Begins at this index of the log.
     pub(super) fn new(vault: String, next: u64) -> Self {
-        Self { vault, open: HashMap::new(), waiting: BTreeMap::new(), next, covered: 0 }
+        let (open, waiting, untold) = (HashMap::new(), BTreeMap::new(), HashMap::new());
+        Self { vault, open, waiting, untold, next, covered: 0 }
     }
 
     /// Returns the index of the leaf that comes next.
@@ -114,10 +118,15 @@ impl Backlog {
                 self.open.remove(&recovered.close.session);
             }
             Leaf::Stored(stored) if stored.vault == self.vault => {
-                self.waiting.remove(&(stored.session, stored.segment_no));
+                let key = (stored.session, stored.segment_no);
+                self.waiting.remove(&key);
+                self.untold.remove(&key);
             }
             // Its time is over: what is gone here need not get anywhere, not even to a vault that was added since.
-            Leaf::Retired(retired) => self.waiting.retain(|(session, _), _| *session != retired.session),
+            Leaf::Retired(retired) => {
+                self.waiting.retain(|(session, _), _| *session != retired.session);
+                self.untold.retain(|(session, _), _| *session != retired.session);
+            }
             _ => {}
         }
     }
@@ -157,9 +166,11 @@ impl Backlog {
             .collect()
     }
 
-    /// The vault has it, as it should be.
+    /// The vault has it, as it should be; the log is yet to say so.
     pub(super) fn done(&mut self, key: Key) {
-        self.waiting.remove(&key);
+        if let Some(item) = self.waiting.remove(&key) {
+            self.untold.insert(key, item.index);
+        }
     }
 
     /// It did not work; it is due again after a while that grows, spread by `dice` so that a thousand do not come at once.
@@ -190,7 +201,7 @@ impl Backlog {
     pub(super) fn low_mark(&self) -> u64 {
         let opened = self.open.values().map(|(index, _)| *index);
         let waiting = self.waiting.values().map(|item| item.index);
-        opened.chain(waiting).min().unwrap_or(self.next)
+        opened.chain(waiting).chain(self.untold.values().copied()).min().unwrap_or(self.next)
     }
 
     /// Returns how much waits.
@@ -267,6 +278,18 @@ mod tests {
             let (mut one, mut other) = (whole, again);
             assert_eq!(one.take(0, 9), other.take(0, 9), "{end}");
         }
+    }
+
+    #[test]
+    fn what_got_there_is_left_to_a_later_start_until_the_log_says_that_it_did() {
+        let mut backlog = read(&[open(FIRST), segment(FIRST, 0), close(FIRST), open(SECOND), close(SECOND)]);
+        backlog.take(0, 9);
+        backlog.done((FIRST, 0));
+        assert_eq!((backlog.waiting().segments, backlog.low_mark()), (0, 0));
+        backlog.leaf(5, &stored(FIRST, "elsewhere"), false);
+        assert_eq!(backlog.low_mark(), 0);
+        backlog.leaf(6, &stored(FIRST, "basel"), false);
+        assert_eq!(backlog.low_mark(), 7);
     }
 
     #[test]
