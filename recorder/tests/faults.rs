@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use casemate_recorder::fs::{File, Fs, OsFs};
@@ -17,7 +17,7 @@ use casemate_recorder::transcript::cipher::LaneKeys;
 use casemate_recorder::transcript::event::{Entry, Event, Side, gap, ssh_in, ssh_out};
 use casemate_recorder::vault::segment_key;
 use casemate_recorder::{
-    CloseReason, Durability, Frozen, OpenError, Protocol, Recorder, RecorderConfig, SessionId, SessionSpec,
+    CloseReason, Durability, Frozen, OpenError, Protocol, Recorder, RecorderConfig, Refused, SessionId, SessionSpec,
     TranscriptKind,
 };
 use ed25519_dalek::SigningKey;
@@ -29,8 +29,11 @@ enum Fault {
     Sync(io::ErrorKind),
     /// Files cannot be made.
     Make(io::ErrorKind),
-    /// So many bytes are said to be available.
-    Space(u64),
+    /// So many bytes are said to be available, of so many.
+    Space {
+        available: u64,
+        total: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -39,28 +42,49 @@ struct Switch {
     dir: &'static str,
     fault: Fault,
     hits: AtomicU64,
+    /// Files made ahead that are synced.
+    spares: AtomicU64,
+}
+
+impl Switch {
+    fn new(dir: &'static str, fault: Fault) -> Arc<Self> {
+        Arc::new(Self { armed: AtomicBool::new(false), dir, fault, hits: AtomicU64::new(0), spares: AtomicU64::new(0) })
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    fn is_below(&self, path: &Path) -> bool {
+        path.components().any(|part| part.as_os_str() == self.dir)
+    }
 }
 
 #[derive(Debug, Clone)]
 struct FaultyFs(Arc<Switch>);
 
 #[derive(Debug)]
-struct FaultyFile(Arc<dyn File>, Arc<Switch>, bool);
+struct FaultyFile {
+    file: Arc<dyn File>,
+    switch: Arc<Switch>,
+    below: bool,
+    /// Whether whoever holds it makes a journal file.
+    spare: bool,
+}
 
 impl FaultyFs {
-    fn wrap(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
-        let below = path.components().any(|part| part.as_os_str() == self.0.dir);
-        Arc::new(FaultyFile(file, Arc::clone(&self.0), below))
+    fn wrap(&self, path: &Path, file: Arc<dyn File>, spare: bool) -> Arc<dyn File> {
+        Arc::new(FaultyFile { file, switch: Arc::clone(&self.0), below: self.0.is_below(path), spare })
     }
 }
 
 impl FaultyFile {
     fn check(&self, now: impl Fn(Fault) -> Option<io::ErrorKind>) -> io::Result<()> {
-        if self.2
-            && self.1.armed.load(Ordering::SeqCst)
-            && let Some(kind) = now(self.1.fault)
+        if self.below
+            && self.switch.armed.load(Ordering::SeqCst)
+            && let Some(kind) = now(self.switch.fault)
         {
-            self.1.hits.fetch_add(1, Ordering::SeqCst);
+            self.switch.hits.fetch_add(1, Ordering::SeqCst);
             return Err(kind.into());
         }
         Ok(())
@@ -70,20 +94,22 @@ impl FaultyFile {
 impl File for FaultyFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.check(|fault| if let Fault::Write(kind) = fault { Some(kind) } else { None })?;
-        self.0.write_at(offset, bytes)
+        self.file.write_at(offset, bytes)
     }
     fn sync_data(&self) -> io::Result<()> {
         self.check(|fault| if let Fault::Sync(kind) = fault { Some(kind) } else { None })?;
-        self.0.sync_data()
+        self.file.sync_data()?;
+        self.switch.spares.fetch_add(u64::from(self.spare), Ordering::SeqCst);
+        Ok(())
     }
     fn size(&self) -> io::Result<u64> {
-        self.0.size()
+        self.file.size()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
     fn forget(&self) {
-        self.0.forget();
+        self.file.forget();
     }
 }
 
@@ -91,18 +117,20 @@ impl Fs for FaultyFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         if let Fault::Make(kind) = self.0.fault
             && self.0.armed.load(Ordering::SeqCst)
-            && path.components().any(|part| part.as_os_str() == self.0.dir)
+            && self.0.is_below(path)
         {
             return Err(kind.into());
         }
-        Ok(self.wrap(path, OsFs.create(path)?))
+        // A handle that is opened later is that of whoever uses the file.
+        let in_journal = path.parent().is_some_and(|dir| dir.ends_with("journal"));
+        Ok(self.wrap(path, OsFs.create(path)?, in_journal))
     }
     fn create_paged(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         // The one and the other differ in nothing that is told to fail here.
         self.create(path)
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(self.wrap(path, OsFs.open(path)?))
+        Ok(self.wrap(path, OsFs.open(path)?, false))
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         OsFs.read(path)
@@ -134,7 +162,9 @@ impl Fs for FaultyFs {
     }
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         match self.0.fault {
-            Fault::Space(available) if self.0.armed.load(Ordering::SeqCst) => Ok((available, 1 << 40)),
+            Fault::Space { available, total } if self.0.armed.load(Ordering::SeqCst) && self.0.is_below(path) => {
+                Ok((available, total))
+            }
             _ => OsFs.space(path),
         }
     }
@@ -149,19 +179,13 @@ fn config(dir: &Path, fs: Arc<dyn Fs>) -> RecorderConfig {
 const SPEC: SessionSpec =
     SessionSpec { kind: TranscriptKind::Session, protocol: Some(Protocol::Ssh), policy_hash: [7; 32] };
 
-/// Waits for the journal file that is made ahead, so that it is not what the fault hits.
-async fn spare_is_ready(journal: &Path) {
-    let ready = || {
-        let mut entries = std::fs::read_dir(journal).unwrap().map(Result::unwrap);
-        entries.any(|entry| {
-            entry.path().extension().is_some_and(|ext| ext == "new") && entry.metadata().unwrap().len() == 64 << 20
-        })
-    };
-    while !ready() {
+/// Waits for the journal file that is made ahead, so that it is not what the fault hits: the second, for the first is in use.
+async fn spare_is_ready(switch: &Switch) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while switch.spares.load(Ordering::SeqCst) < 2 {
+        assert!(Instant::now() < deadline, "no journal file was made ahead");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // The last of its bytes is written; its sync is not seen from outside.
-    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 #[tokio::test]
@@ -177,7 +201,7 @@ async fn a_failing_disk_freezes_everything_and_the_next_start_recovers() {
     ];
     for (place, fault) in faults {
         let dir = tempfile::tempdir().unwrap();
-        let switch = Arc::new(Switch { armed: AtomicBool::new(false), dir: place, fault, hits: AtomicU64::new(0) });
+        let switch = Switch::new(place, fault);
         let recorder = Recorder::start(config(dir.path(), Arc::new(FaultyFs(Arc::clone(&switch))))).unwrap();
         let one = recorder.open_session(SPEC, Vec::new()).await.unwrap();
         let two = recorder.open_session(SPEC, Vec::new()).await.unwrap();
@@ -185,8 +209,8 @@ async fn a_failing_disk_freezes_everything_and_the_next_start_recovers() {
         let receipt = one.record(Side::Client, event()).receipt().await.unwrap();
         assert_eq!(receipt.len(), 6);
 
-        spare_is_ready(&dir.path().join("state/journal")).await;
-        switch.armed.store(true, Ordering::SeqCst);
+        spare_is_ready(&switch).await;
+        switch.arm();
         let deadline = Duration::from_secs(2);
         // Large and incompressible: written to the live segment, named in the journal.
         let mut noise = vec![0; 100_000];
@@ -269,7 +293,7 @@ async fn wait_ended(vault: &Path, session: SessionId) -> (Kind, Vec<Entry>) {
 /// A recorder whose filesystem can be told to say no to the making of journal files, with the switch for that.
 fn nearly_full(dir: &Path) -> (Recorder, Arc<Switch>) {
     let fault = Fault::Make(io::ErrorKind::StorageFull);
-    let switch = Arc::new(Switch { armed: AtomicBool::new(false), dir: "journal", fault, hits: AtomicU64::new(0) });
+    let switch = Switch::new("journal", fault);
     let config = config(dir, Arc::new(FaultyFs(Arc::clone(&switch))));
     (Recorder::start(RecorderConfig { journal_bytes_max: 32 << 20, ..config }).unwrap(), switch)
 }
@@ -282,7 +306,7 @@ async fn sessions_are_closed_from_the_reserve_and_the_next_start_of_the_same_pro
     for _ in 0..20 {
         sessions.push(recorder.open_session(SPEC, Vec::new()).await.unwrap());
     }
-    switch.armed.store(true, Ordering::SeqCst);
+    switch.arm();
     let mut seen = 0;
     'full: for _ in 0..2000 {
         for session in &sessions {
@@ -333,23 +357,55 @@ async fn sessions_are_closed_from_the_reserve_and_the_next_start_of_the_same_pro
 #[tokio::test]
 async fn a_start_that_fails_for_lack_of_space_leaves_nothing_behind_that_stops_the_next() {
     for (place, fault) in [
-        ("journal", Fault::Space(1 << 20)),
+        ("state", Fault::Space { available: 1 << 20, total: 1 << 40 }),
         ("journal", Fault::Make(io::ErrorKind::StorageFull)),
         ("journal", Fault::Write(io::ErrorKind::StorageFull)),
         ("spool", Fault::Make(io::ErrorKind::StorageFull)),
         ("log", Fault::Make(io::ErrorKind::StorageFull)),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let switch = Arc::new(Switch { armed: AtomicBool::new(true), dir: place, fault, hits: AtomicU64::new(0) });
+        let switch = Switch::new(place, fault);
+        switch.arm();
         let small = |fs| RecorderConfig { journal_bytes_max: 32 << 20, ..config(dir.path(), fs) };
         let error = Recorder::start(small(Arc::new(FaultyFs(switch)))).unwrap_err();
         assert!(error.is_no_space(), "{place} {fault:?}: {error}");
         let said = matches!(error, OpenError::NoSpace { needed, .. } if needed == 16 << 20);
-        assert_eq!(said, matches!(fault, Fault::Space(_)), "{error}");
+        assert_eq!(said, matches!(fault, Fault::Space { .. }), "{error}");
 
         let recorder = Recorder::start(small(Arc::new(OsFs))).unwrap();
         let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
         session.close(CloseReason::Client, None).await.unwrap();
         tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_session_begins_on_a_filesystem_that_is_nearly_full_and_those_that_live_go_on() {
+    // Journal and local log lie beside the spool, and are not asked about.
+    for (place, what) in [("spool", "spool"), ("vault", "vault")] {
+        for (available, used) in [(6, None), (5, Some(95)), (0, Some(100))] {
+            let dir = tempfile::tempdir().unwrap();
+            let switch = Switch::new(place, Fault::Space { available: available << 30, total: 100 << 30 });
+            let fs = Arc::new(FaultyFs(Arc::clone(&switch)));
+            let small = RecorderConfig { journal_bytes_max: 32 << 20, ..config(dir.path(), fs) };
+            let recorder = Recorder::start(small).unwrap();
+            let session = recorder.open_session(SPEC, Vec::new()).await.unwrap();
+            switch.arm();
+            let said = |refused: Refused| match refused {
+                Refused::Full { what, percent, limit } => (what, percent, limit),
+                Refused::Frozen(frozen) => panic!("{place}, {available} % left: {frozen}"),
+            };
+            let expected = used.map(|used| (what, used, 95));
+            assert_eq!(recorder.admits().err().map(said), expected, "{place}, {available} % left");
+            let late = recorder.open_session(SPEC, Vec::new()).await;
+            assert_eq!(late.err().map(said), expected, "{place}, {available} % left");
+            let typed = Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"still here"));
+            assert_eq!(session.record(Side::Client, typed).receipt().await.unwrap().len(), 10);
+            session.close(CloseReason::Client, None).await.unwrap();
+            // With room again, they come again.
+            switch.armed.store(false, Ordering::SeqCst);
+            recorder.admits().unwrap();
+            tokio::task::spawn_blocking(move || recorder.shutdown()).await.unwrap();
+        }
     }
 }

@@ -2,17 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic in a test is a failing test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use casemate_certs::trust::{Period, Trust};
 use casemate_recorder::clock::{Clock, SystemClock};
+use casemate_recorder::log::leaf::Leaf;
 use casemate_recorder::transcript::Stamp;
 use casemate_recorder::transcript::event::{Event, Side, exec, exit, grant, identity, pty, ssh_in, ssh_out};
-use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, Session, SessionSpec, TranscriptKind};
+use casemate_recorder::{CloseReason, Protocol, Recorder, RecorderConfig, Session, SessionSpec, Slip, TranscriptKind};
 use ed25519_dalek::SigningKey;
 use serde_json::Value;
 
@@ -40,11 +44,7 @@ impl Fixture {
     /// The newest checkpoint, copied out of the vault as an auditor would.
     fn kept_checkpoint(&self) -> PathBuf {
         let kept = self.dir.path().join("kept.note");
-        let size = |path: &PathBuf| -> u64 {
-            path.file_name().unwrap().to_str().unwrap().split('-').next().unwrap().parse().unwrap()
-        };
-        let newest = files(&self.vault().join("v1/log").join(NODE).join("cp")).into_iter().max_by_key(size).unwrap();
-        fs::copy(newest, &kept).unwrap();
+        fs::copy(checkpoints(&self.vault()).pop_last().unwrap().1, &kept).unwrap();
         kept
     }
 
@@ -88,6 +88,46 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     out
 }
 
+/// The checkpoints in a vault, by the size of the log that each is over.
+fn checkpoints(vault: &Path) -> BTreeMap<u64, PathBuf> {
+    let dir = vault.join("v1/log").join(NODE).join("cp");
+    let notes = if dir.is_dir() { files(&dir) } else { Vec::new() };
+    // One that is being written has no size for a name.
+    let size = |path: &PathBuf| path.file_name()?.to_str()?.split('-').next()?.parse().ok();
+    notes.into_iter().filter_map(|path| Some((size(&path)?, path))).collect()
+}
+
+fn newest_size(vault: &Path) -> u64 {
+    checkpoints(vault).last_key_value().map_or(0, |(size, _)| *size)
+}
+
+/// How many heartbeats the log in a vault holds.
+fn heartbeats(vault: &Path) -> usize {
+    let mut seen = BTreeSet::new();
+    for bundle in files(&vault.join("v1/log").join(NODE).join("tile/entries")) {
+        // A partial one may go meanwhile, when there is a longer one.
+        let bytes = fs::read(bundle).unwrap_or_default();
+        let mut rest = bytes.as_slice();
+        while let Some((len, after)) = rest.split_first_chunk::<2>() {
+            let (entry, after) = after.split_at(usize::from(u16::from_be_bytes(*len)));
+            if let Leaf::Heartbeat(heartbeat) = Leaf::decode(entry).unwrap() {
+                seen.insert(heartbeat.mono_us);
+            }
+            rest = after;
+        }
+    }
+    seen.len()
+}
+
+/// Waits for something that a busy machine may take its time for.
+fn until(what: &str, mut is_there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_there() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn node_key() -> SigningKey {
     SigningKey::from_bytes(&[42; 32])
 }
@@ -100,17 +140,34 @@ fn recorder(dir: &Path) -> Recorder {
     Recorder::start(config(dir)).unwrap()
 }
 
+/// The machine's clocks, ahead by what a test lets pass; the wall clock steps as well.
+#[derive(Debug, Default)]
+struct Stepped {
+    passed_us: AtomicU64,
+    step_us: AtomicI64,
+}
+
+impl Clock for Stepped {
+    fn now(&self) -> Stamp {
+        // A moment for both: a heartbeat must not see the time that passed without the step.
+        let (passed_us, step_us) = (self.passed_us.load(Ordering::SeqCst), self.step_us.load(Ordering::SeqCst));
+        let now = SystemClock.now();
+        let wall_us = (now.wall_us + passed_us).strict_add_signed(step_us);
+        Stamp { wall_us, boot_us: now.boot_us + passed_us }
+    }
+}
+
 /// The machine's clocks, some hours ago.
 #[derive(Debug)]
 struct Shifted {
-    back_us: std::sync::atomic::AtomicU64,
+    back_us: AtomicU64,
 }
 
 const HOUR_US: u64 = 3600 * 1_000_000;
 
 impl Clock for Shifted {
     fn now(&self) -> Stamp {
-        let back_us = self.back_us.load(std::sync::atomic::Ordering::SeqCst);
+        let back_us = self.back_us.load(Ordering::SeqCst);
         let now = SystemClock.now();
         Stamp { wall_us: now.wall_us - back_us, boot_us: now.boot_us + 10 * HOUR_US - back_us }
     }
@@ -357,10 +414,10 @@ fn a_deleted_session_is_missing() {
 fn a_session_that_is_still_not_there_after_an_hour_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let clock = std::sync::Arc::new(Shifted { back_us: (3 * HOUR_US).into() });
+    let clock = Arc::new(Shifted { back_us: (3 * HOUR_US).into() });
     let recorder = Recorder::start(RecorderConfig { clock: clock.clone(), ..config(dir.path()) }).unwrap();
     let (slips, sessions) = runtime.block_on(record(&recorder, 1));
-    clock.back_us.store(0, std::sync::atomic::Ordering::SeqCst);
+    clock.back_us.store(0, Ordering::SeqCst);
     let _ = runtime.block_on(record(&recorder, 1));
     recorder.shutdown();
     write_trust(&dir.path().join("trust.toml"), &node_key(), false);
@@ -422,28 +479,36 @@ fn a_session_that_a_crash_cut_is_recovered() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let first = recorder(&dir.path().join("first"));
     let fixture_dir = tempfile::tempdir().unwrap();
-    let session = runtime.block_on(async {
+    let (session, slip) = runtime.block_on(async {
         let spec = SessionSpec { kind: TranscriptKind::Session, protocol: Some(Protocol::Ssh), policy_hash: [0; 32] };
         let session = first.open_session(spec, Vec::new()).await.unwrap();
+        let mut slip = None;
         for number in 0..30 {
             let shown = Bytes::from(format!("line {number}\n"));
             put(&session, Side::Client, Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"x"))).await;
             put(&session, Side::Target, Event::stream(ssh_out::TYPE, 0, shown)).await;
             if number == 20 {
-                session.slip().await.unwrap();
+                slip = Some(session.slip().await.unwrap());
             }
         }
         put(&session, Side::Client, Event::stream(ssh_in::TYPE, 0, Bytes::from_static(b"last"))).await;
-        session
+        (session, slip.unwrap())
     });
     // What a crash at this moment would leave behind, once the vault has caught up with the slip.
-    std::thread::sleep(std::time::Duration::from_millis(600));
+    let of_slip = slip.note().checkpoint.size;
+    until("the slip's checkpoint", || newest_size(&dir.path().join("first/vault")) >= of_slip);
     for part in ["state", "vault"] {
         let from = dir.path().join("first").join(part);
         assert!(Command::new("cp").arg("-r").arg(from).arg(fixture_dir.path()).status().unwrap().success());
     }
     let second = recorder(fixture_dir.path());
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let vault = fixture_dir.path().join("vault");
+    let recovered = || {
+        let output = replay(&["ls", vault.to_str().unwrap(), "--json"]);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().filter(|line| line.contains("\"status\":\"recovered\"")).count()
+    };
+    until("both orphans", || recovered() == 2);
     second.shutdown();
     first.shutdown();
     write_trust(&fixture_dir.path().join("trust.toml"), &node_key(), false);
@@ -563,11 +628,63 @@ fn a_live_vault_is_read_without_alarm() {
         Fixture { dir, slips, sessions }
     });
     write_trust(&fixture.trust(), &node_key(), false);
-    std::thread::sleep(std::time::Duration::from_millis(800));
+    // It takes a moment until the vault has what a session that ended left, and the checkpoint over it.
+    let closed = || {
+        let output = replay(&["ls", fixture.vault().to_str().unwrap(), "--json"]);
+        String::from_utf8(output.stdout).unwrap().contains("\"status\":\"closed\"")
+    };
+    until("the session", closed);
+    let of_slip = fixture.slips[0].parse::<Slip>().unwrap().note().checkpoint.size;
+    until("the slip's checkpoint", || newest_size(&fixture.vault()) >= of_slip);
     let (code, lines) = fixture.verify(&["--slip", &fixture.slips[0]]);
     let last = reason(&lines);
     assert_eq!((code, &last["clean"], &last["open"]), (0, &Value::from(1), &Value::from(1)), "{lines:#?}");
     recorder.shutdown();
+}
+
+#[test]
+fn a_clock_that_steps_is_on_record_and_harms_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let clock = Arc::new(Stepped::default());
+    let recorder = Recorder::start(RecorderConfig { clock: clock.clone(), ..config(dir.path()) }).unwrap();
+    let (slips, sessions) = runtime.block_on(record(&recorder, 1));
+    let fixture = Fixture { dir, slips, sessions };
+    write_trust(&fixture.trust(), &node_key(), false);
+    until("a log", || newest_size(&fixture.vault()) > 0);
+    // An hour ahead, and less than a second more, which is none; then back again. Between two of them there is a heartbeat.
+    for step_us in [HOUR_US as i64, HOUR_US as i64 + 900_000, 0] {
+        let before = heartbeats(&fixture.vault());
+        clock.step_us.store(step_us, Ordering::SeqCst);
+        clock.passed_us.fetch_add(61_000_000, Ordering::SeqCst);
+        until("a heartbeat", || heartbeats(&fixture.vault()) > before);
+    }
+    let (_, more) = runtime.block_on(record(&recorder, 1));
+    recorder.shutdown();
+
+    let kept = fixture.kept_checkpoint();
+    let (code, lines) = fixture.verify(&["--checkpoint", kept.to_str().unwrap()]);
+    assert_eq!((code, &reason(&lines)["clean"]), (0, &Value::from(3)), "{lines:#?}");
+    let vault = fixture.vault();
+    let vault = vault.to_str().unwrap();
+    let rows = |arguments: &[&str]| -> Vec<Value> {
+        let output = replay(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let listed = rows(&["ls", vault, "--json"]);
+    let control = listed.iter().find(|row| row["kind"] == "control").unwrap()["session"].as_str().unwrap();
+    let events = rows(&["export", vault, control, "--format", "jsonl"]);
+    let steps: Vec<_> = events.iter().filter(|event| event["type"] == "clock").collect();
+    let told: Vec<_> = steps.iter().map(|event| (event["step_us"].as_u64().unwrap(), &event["backward"])).collect();
+    let near = |step_us: u64, wanted_us: u64| step_us.abs_diff(wanted_us) < 1_000_000;
+    assert_eq!(told.len(), 2, "{steps:?}");
+    assert!(near(told[0].0, HOUR_US) && near(told[1].0, HOUR_US + 900_000), "{steps:?}");
+    assert_ne!(told[0].1, told[1].1, "one is forward, one is backward: {steps:?}");
+    assert!(*told[1].1 == 1 || *told[1].1 == true, "{steps:?}");
+    // What was recorded after it is read as well.
+    let after = rows(&["export", vault, &more[0], "--format", "jsonl"]);
+    assert!(after.iter().any(|event| event["type"] == "ssh.in"), "{after:?}");
 }
 
 #[test]
