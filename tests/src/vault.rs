@@ -42,6 +42,46 @@ impl Verdict {
         self.summary.get(name).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// Checks that the only thing against the vault is its trust file, in which the bastion vouches for itself: every session ended in
+    /// order and lies there whole, and nothing is to be explained. The daemon must have stopped: its own record ends with it.
+    ///
+    /// # Errors
+    /// When anything else was found, or there was nothing to judge; the error carries the summary.
+    pub fn clean_but_for_trust(&self) -> Result<()> {
+        // Asked for by name: a term that the verifier calls something else must not count as 0.
+        let term = |name: &str| self.summary.get(name).and_then(Value::as_u64);
+        let is_empty = |name: &str| self.summary.get(name).and_then(Value::as_array).is_some_and(Vec::is_empty);
+        let others = ["recovered", "open", "pending", "retired", "erased", "missing", "altered"];
+        let sound = term("clean").zip(term("unanchored")).map(|(clean, unanchored)| clean + unanchored);
+        ensure!(
+            self.exit == 4
+                && sound > Some(0)
+                && term("opened") == sound
+                && others.iter().all(|name| term(name) == Some(0))
+                && ["exceptions", "altered_findings"].into_iter().all(is_empty),
+            "more than the trust file is in doubt (exit {}): {} {:?}",
+            self.exit,
+            self.summary,
+            self.sessions
+                .iter()
+                .filter(|session| session.get("reason").is_some_and(Value::is_string))
+                .take(5)
+                .collect::<Vec<_>>()
+        );
+        Ok(())
+    }
+
+    /// Returns how many anchors the verifier took, of all nodes, by what kept them.
+    pub fn anchors(&self) -> BTreeMap<String, u64> {
+        let nodes = self.summary.get("nodes").and_then(Value::as_array).into_iter().flatten();
+        let kept = nodes.filter_map(|node| node.get("anchors")?.as_object()).flatten();
+        let mut all = BTreeMap::new();
+        for (keeper, count) in kept {
+            *all.entry(keeper.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+        all
+    }
+
     /// Checks that nothing was altered or is missing. A self-asserted trust file and sessions that a crash cut short are
     /// no alteration: they show as 4 and 3.
     ///

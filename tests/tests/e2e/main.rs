@@ -50,6 +50,18 @@ fn only_session(vault: &Vault) -> Transcript {
     sessions.remove(0).1
 }
 
+/// Fails unless the verifier rests on that slip, and on nothing without it. Stop the daemon first.
+fn slip_is_an_anchor(vault: &Vault, slip: &str) {
+    let (alone, with) = (vault.verify(&[]).unwrap(), vault.verify(&["--slip", slip]).unwrap());
+    alone.clean_but_for_trust().unwrap();
+    with.clean_but_for_trust().unwrap();
+    assert!(alone.summary["as_of"].is_null(), "nothing was kept: {}", alone.summary);
+    assert_eq!(alone.anchors().len(), 0, "{}", alone.summary);
+    assert!(with.summary["as_of"].is_string(), "the slip was not looked at: {}", with.summary);
+    assert_eq!(with.anchors().into_iter().collect::<Vec<_>>(), [("slip".to_owned(), 1)], "{}", with.summary);
+    assert_eq!(alone.term("opened"), with.term("opened"));
+}
+
 /// Tells whether the daemon's own record holds an event of that type that says all of this.
 ///
 /// It is in the vault once its segment rolled or the daemon ended: stop the daemon first.
