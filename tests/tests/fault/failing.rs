@@ -128,8 +128,7 @@ fn every_operation_once(durability: Durability, only: impl Fn(u64) -> bool) {
         }
     }
     eprintln!("{froze} of {} runs froze or did not start", tally.tries);
-    assert!(pick(tally.tries > 150, tally.tries > 1500), "{} tries", tally.tries);
-    tally.conclude(&format!("{durability:?}, every operation fails once"));
+    tally.conclude(&format!("{durability:?}, every operation fails once"), pick(150, 1500));
 }
 
 // In `make test` the three share the operations among them; in `make soak` each takes all, in every way it can fail.

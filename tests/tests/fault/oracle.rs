@@ -83,6 +83,8 @@ const VIOLATIONS_MAX: usize = 2;
 pub(crate) struct Tally {
     pub(crate) tries: u64,
     pub(crate) forwarded: u64,
+    /// Forwarded bytes that had to be in a transcript.
+    pub(crate) owed: u64,
     /// Forwarded bytes that are not in the transcript, and need not be.
     pub(crate) tail: u64,
     pub(crate) violations: Vec<String>,
@@ -95,17 +97,19 @@ impl Tally {
         assert!(self.violations.len() < VIOLATIONS_MAX, "after {} tries: {:#?}", self.tries, self.violations);
     }
 
-    /// Prints the figures, and fails where something was violated.
-    pub(crate) fn conclude(self, what: &str) {
-        let Self { tries, forwarded, tail, violations } = self;
+    /// Prints the figures, and fails where something was violated, or where there was too little that could have been.
+    pub(crate) fn conclude(self, what: &str, tries_min: u64) {
+        let Self { tries, forwarded, owed, tail, violations } = self;
         eprintln!(
             "{what}: {} violations in {tries} tries (95 % bound {:.5}), {forwarded} bytes forwarded before the cuts, \
-             {tail} of them in the tail that may be lost",
+             {owed} of them promised, {tail} in the tail that may be lost",
             violations.len(),
             3.0 / tries.max(1) as f64,
         );
         let first: Vec<_> = violations.iter().take(5).collect();
         assert!(violations.is_empty(), "{what}: {} violations in {tries} tries: {first:#?}", violations.len());
+        assert!(tries >= tries_min, "{what}: {tries} tries, {tries_min} were to be made");
+        assert!(forwarded > 0 && owed > 0, "{what}: {forwarded} bytes were forwarded, {owed} of them promised");
     }
 }
 
@@ -168,6 +172,7 @@ pub(crate) fn check(
             let forwarded = forwards.filter(|forward| forward.side as usize == side).map(|forward| forward.upto).max();
             let forwarded = forwarded.unwrap_or(0);
             tally.forwarded += forwarded as u64;
+            tally.owed += owed[side] as u64;
             tally.tail += forwarded.saturating_sub(stream.len()) as u64;
             if !told.recorded[side].starts_with(stream) {
                 return Err(format!("session {session}, side {side}: the transcript is not what was recorded"));

@@ -16,6 +16,9 @@ use crate::world::World;
 /// Operations of the workload, beside those that zero journal files and those of the start and the end.
 const OPERATIONS: u64 = 480;
 
+/// A life has at least so many syncs of the journal, whatever a receipt promises.
+const SYNCS_MIN: usize = 5;
+
 /// A recorded life, with the disk as it was after every operation.
 struct Trace {
     world: World,
@@ -51,6 +54,11 @@ fn record(durability: Durability, seed: u64) -> Trace {
     let states: Vec<_> = states.into_iter().filter(|state| !is_zeros(state)).collect();
     eprintln!("{durability:?}: {} operations, {all} kept, {} of them not zeros", trace.len(), states.len());
     assert!(states.len() > 500, "{} operations", states.len());
+    // What no sync covers is not owed, unless its receipt promised a sync: without any, nothing would be.
+    let first = states.first().map_or(0, State::operations);
+    let within = syncs.iter().filter(|number| **number > first).count();
+    eprintln!("{within} syncs of the journal");
+    assert!(within >= SYNCS_MIN, "{within} syncs of the journal");
     Trace { world, run, states, syncs }
 }
 
@@ -114,9 +122,9 @@ fn cuts(durability: Durability) {
             }
         }
     }
-    any.conclude(&format!("{durability:?}, any subset of what was not synced"));
-    none.conclude(&format!("{durability:?}, nothing of what was not synced"));
-    twice.conclude(&format!("{durability:?}, a second cut during recovery"));
+    any.conclude(&format!("{durability:?}, any subset of what was not synced"), target);
+    none.conclude(&format!("{durability:?}, nothing of what was not synced"), target / 8);
+    twice.conclude(&format!("{durability:?}, a second cut during recovery"), target / 16);
 }
 
 #[test]
@@ -149,12 +157,14 @@ fn what_a_recycled_journal_file_held_is_found_without_it() {
     drop(recorder);
     let trace = Trace { syncs: journal_syncs(&trace, &world.journal_dir()), world, run, states: Vec::new() };
     let mut tally = Tally::default();
-    for number in 0..pick(4, 100) {
+    assert!(!trace.syncs.is_empty(), "no sync of the journal");
+    let tries = pick(4, 100);
+    for number in 0..tries {
         let luck = if number == 0 { Luck::none() } else { Luck::of(seed ^ number) };
         let outcome = trace.cut(&state, luck, &mut tally);
         note(&mut tally, &state, seed ^ number, outcome);
     }
-    tally.conclude("a power cut after a journal file was given back");
+    tally.conclude("a power cut after a journal file was given back", tries);
 }
 
 /// Directories are synced upwards once a run; one whose sync failed is none of those.
