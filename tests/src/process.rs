@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A process we started. Pids are recycled, so its start time belongs to its name.
@@ -118,6 +118,16 @@ pub fn status_bytes(pid: u32, line: &str) -> Option<u64> {
 /// Returns the memory of a process that is its own and in use, in bytes; shared pages and file pages are left out.
 pub fn rss(pid: u32) -> u64 {
     status_bytes(pid, "RssAnon").unwrap_or(0)
+}
+
+/// Checks that a process grew by no more than `bound` bytes while it was sent `sent`.
+///
+/// # Errors
+/// When it did; and when it could have kept nearly all that it was sent and still stayed below the bound, which then shows nothing.
+pub fn within(what: &str, grown: u64, bound: u64, sent: u64) -> Result<()> {
+    ensure!(bound.saturating_mul(2) < sent, "{what}: {sent} bytes were sent, too few for a bound of {bound}");
+    ensure!(grown <= bound, "{what}: {grown} bytes more than before, the bound is {bound}; {sent} were sent");
+    Ok(())
 }
 
 /// Returns how many file descriptors a process holds.

@@ -54,6 +54,11 @@ const UNAFFECTED: Duration = Duration::from_secs(5);
 /// What a daemon may keep after something is over: allocators round up.
 const SLACK: u64 = 12 * MIB;
 
+/// What a message takes on the wire at the least: its packet has two lengths, padding and a tag beside it.
+fn packet_len(message: &[u8]) -> u64 {
+    message.len() as u64 + 4 + 1 + 4 + 16
+}
+
 /// The numbers of the two raw persons' keys.
 const MALLORY: u64 = 1;
 const BOB: u64 = 2;
