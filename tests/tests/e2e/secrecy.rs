@@ -13,27 +13,31 @@ use casemate_recorder::transcript::event::{Body, Lane, exec};
 use casemate_recorder::transcript::head::Head;
 use casemate_recorder::vault::segment_key;
 use casemate_tests::client::Route;
-use casemate_tests::process::{nothing, run};
-use casemate_tests::rig::Lab;
+use casemate_tests::process::{Done, nothing, run};
+use casemate_tests::rig::{Lab, Options};
 use casemate_tests::vault::Vault;
 
 /// Words that stand nowhere but in the sessions of this test: typed, shown, in a command, in an environment variable.
 const WORDS: [&str; 4] = ["typed-5dfe01b7", "shown-90c2ab4e", "command-77ad3f10", "variable-c41e9d26"];
 
 /// Searches the raw bytes of every file: journal, spool, vault, logs, keys, configuration.
-fn assert_nothing_readable(dir: &Path) {
+fn search(dir: &Path) -> Done {
     assert!(fs::read_dir(dir.join("state/journal")).unwrap().count() > 0, "a journal to search");
     let mut grep = Command::new("grep");
     for word in WORDS {
         grep.args(["-e", word]);
     }
-    let done = run(grep.args(["-r", "-a", "-l", "-F"]).arg(dir), nothing(), Duration::from_secs(60)).unwrap();
+    run(grep.args(["-r", "-a", "-l", "-F"]).arg(dir), nothing(), Duration::from_secs(60)).unwrap()
+}
+
+fn assert_nothing_readable(dir: &Path) {
+    let done = search(dir);
     assert_eq!((done.code(), done.out(), done.err()), (1, String::new(), String::new()), "files that can be read");
 }
 
 #[test]
 fn nothing_readable_of_a_session_is_left_on_the_node_and_the_auditor_reads_all_of_it() {
-    let lab = Lab::start().unwrap();
+    let mut lab = Lab::start().unwrap();
     let [typed, shown, command, variable] = WORDS;
     let said = format!("printf 'shown-%s\\n' 90c2ab4e; : {command}; cat");
     assert!(!said.contains(shown), "the command does not hold what it shows");
@@ -60,8 +64,7 @@ fn nothing_readable_of_a_session_is_left_on_the_node_and_the_auditor_reads_all_o
     lab.bastion.kill_nine();
     live.wait().unwrap();
     assert_nothing_readable(&lab.bastion.dir);
-    let mut bastion = lab.bastion.clone();
-    bastion.again().unwrap();
+    lab.rig.bastion.again().unwrap();
 
     let auditor = Vault { identity: away.path().join("auditor.agekey"), ..lab.vault() };
     auditor.settle(2, Duration::from_secs(20)).unwrap();
@@ -75,9 +78,22 @@ fn nothing_readable_of_a_session_is_left_on_the_node_and_the_auditor_reads_all_o
         }
         vault.verify(&[]).unwrap().unaltered().unwrap();
     }
-    bastion.stop();
+    lab.bastion.stop();
     only_for_those_it_was_wrapped_for(&auditor, &lab.bastion.dir);
     opens_with_the_stock_program(&auditor);
+}
+
+/// The search can fail: what is recorded in the clear it finds where it lies.
+#[test]
+fn what_is_recorded_in_the_clear_is_found_by_the_same_search() {
+    let lab = Lab::with(&Options { clear: true, ..Options::default() }).unwrap();
+    let typed = WORDS[0];
+    let done = lab.exec_with(Route::Through, &[], "cat", std::io::Cursor::new(typed)).unwrap();
+    assert_eq!(done.out(), typed);
+    let found = search(&lab.bastion.dir);
+    let journal = lab.bastion.dir.join("state/journal").display().to_string();
+    assert_eq!((found.code(), found.err().as_str()), (0, ""), "the search finds nothing");
+    assert!(found.out().lines().any(|file| file.starts_with(&journal)), "not in the journal: {}", found.out());
 }
 
 /// Without an identity, or with a stranger's, nothing is read; a stranger's is a finding, no identity is none.
