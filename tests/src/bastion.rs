@@ -16,8 +16,9 @@ use crate::{bins, client, keys};
 /// How long a bastion may take to answer before a test gives up; far above what is promised, which tests measure.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A bastion and the process it runs as. It goes on when the value is dropped.
-#[derive(Debug, Clone)]
+/// A bastion and the process it runs as. It goes on when the value is dropped. There is one value for each, which knows the process
+/// that runs now: a copy would go on to name the one before.
+#[derive(Debug)]
 pub struct Bastion {
     /// Its directory: configuration, keys, state, vault, log.
     pub dir: PathBuf,

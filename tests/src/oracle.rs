@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,6 +31,8 @@ pub struct Talker {
     tag: String,
     logs: PathBuf,
     child: Child,
+    /// They read the client's output to its end.
+    watchers: Vec<JoinHandle<()>>,
     sent: Log,
     seen_out: Log,
     seen_err: Log,
@@ -66,9 +69,9 @@ impl Talker {
                 }
             });
         }
-        watch(child.stdout.take(), &seen_out);
-        watch(child.stderr.take(), &seen_err);
-        Ok(Self { tag: tag.to_owned(), logs: logs.to_owned(), child, sent, seen_out, seen_err })
+        let watchers = [watch(child.stdout.take(), &seen_out), watch(child.stderr.take(), &seen_err)];
+        let watchers = watchers.into_iter().flatten().collect();
+        Ok(Self { tag: tag.to_owned(), logs: logs.to_owned(), child, watchers, sent, seen_out, seen_err })
     }
 
     /// Tells whether the client saw anything yet.
@@ -83,8 +86,10 @@ impl Talker {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
-        // What the client wrote last is still in the pipes; the watchers read to their end.
-        std::thread::sleep(Duration::from_millis(20));
+        // What the client wrote last may still be in the pipes.
+        for watcher in self.watchers.drain(..) {
+            let _ = watcher.join();
+        }
         ended
     }
 
@@ -172,16 +177,16 @@ pub fn differ(have: &[u8], wanted_prefix_of: &[u8]) -> String {
     format!("{} bytes against {}, equal up to {at}", have.len(), wanted_prefix_of.len())
 }
 
-fn watch(from: Option<impl Read + Send + 'static>, log: &Log) {
-    let Some(mut from) = from else { return };
+fn watch(from: Option<impl Read + Send + 'static>, log: &Log) -> Option<JoinHandle<()>> {
+    let mut from = from?;
     let log = Arc::clone(log);
-    std::thread::spawn(move || {
+    Some(std::thread::spawn(move || {
         let mut buffer = [0; 64 * 1024];
         while let Ok(len) = from.read(&mut buffer) {
             let Some(part) = buffer.get(..len).filter(|part| !part.is_empty()) else { break };
             append(&log, part);
         }
-    });
+    }))
 }
 
 fn append(log: &Log, bytes: &[u8]) {

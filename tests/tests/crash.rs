@@ -40,11 +40,10 @@ fn kills(durability: &str) {
     let seed = fresh_seed();
     eprintln!("{durability}: {count} kills, seed {seed} (CASEMATE_SEED={seed} repeats the instants)");
     let mut noise = Noise::new(seed);
-    let lab = Lab::with(&Options { durability: Some(durability.to_owned()), ..Options::default() }).unwrap();
+    let mut lab = Lab::with(&Options { durability: Some(durability.to_owned()), ..Options::default() }).unwrap();
     let logs = lab.dir.join("logs");
     fs::create_dir_all(&logs).unwrap();
     let vault = lab.vault();
-    let mut bastion = lab.bastion.clone();
     let mut judged = BTreeSet::new();
     let (mut violations, mut sessions, mut seen) = (Vec::new(), 0usize, 0u64);
     let (mut accepting, mut sealed) = (Vec::new(), Vec::new());
@@ -62,14 +61,15 @@ fn kills(durability: &str) {
         } else {
             std::thread::sleep(Duration::from_micros(noise.below(start.elapsed().as_micros() as u64 + 1_500_000)));
         }
-        bastion.kill_nine();
+        lab.bastion.kill_nine();
         for talker in &mut talkers {
             assert!(talker.wait(Duration::from_secs(20)), "a client outlives its bastion");
         }
         // The target's halves end when their connections do; their logs are complete then.
-        wait_until(Duration::from_secs(10), || lab.target.process.descendants().is_empty());
+        let ended = wait_until(Duration::from_secs(30), || lab.target.process.descendants().is_empty());
+        assert!(ended, "at the target there still run {:?}", lab.target.process.descendants());
 
-        accepting.push(bastion.again().unwrap());
+        accepting.push(lab.rig.bastion.again().unwrap());
         let restarted = Instant::now();
         // The vault learns of the orphans when they are sealed; until then it does not even list the last ones.
         let mut fresh = Vec::new();
@@ -79,7 +79,7 @@ fn kills(durability: &str) {
         });
         sealed.push(restarted.elapsed());
         assert!(settled, "sessions that took place are not in the vault, kill {kill}, seed {seed}: {:?}", vault.ls());
-        assert!(!bastion.log().contains("panicked"), "{}", bastion.log());
+        assert!(!lab.bastion.log().contains("panicked"), "{}", lab.bastion.log());
         sessions += fresh.len();
         for talker in &talkers {
             violations.extend(talker.judge(&fresh).unwrap());
@@ -88,7 +88,7 @@ fn kills(durability: &str) {
         vault.verify(&[]).unwrap().unaltered().unwrap();
         assert!(violations.is_empty(), "kill {kill} of {durability}, seed {seed}:\n{}", violations.join("\n"));
     }
-    bastion.stop();
+    lab.bastion.stop();
 
     let worst = |all: &[Duration]| all.iter().max().copied().unwrap_or_default();
     eprintln!(

@@ -75,7 +75,7 @@ pub struct Options {
 }
 
 /// A running rig. It goes on when the value is dropped; tests hold a [`Lab`] instead.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Rig {
     /// Where everything lies.
     pub dir: PathBuf,

@@ -171,7 +171,7 @@ fn sessions_end_told_and_sealed_and_with_room_again_logins_work() {
 fn a_daemon_without_space_stops_when_told_and_starts_only_with_room() {
     let disk = SmallDisk::mount(64).unwrap();
     // The default limit is sixteen times the disk: the journal takes half of it.
-    let lab = lab_on(&disk, "");
+    let mut lab = lab_on(&disk, "");
     let go = lab.dir.join("go");
     let client = Watched::start(&lab, "writer", &go, "head -c 40000000 /dev/urandom");
     assert!(wait_until(PATIENCE, || client.ready()), "{}", lab.bastion.log());
@@ -183,15 +183,14 @@ fn a_daemon_without_space_stops_when_told_and_starts_only_with_room() {
     lab.bastion.process.signal(rustix::process::Signal::TERM);
     assert!(lab.bastion.process.wait_gone(Duration::from_secs(10)), "{}", lab.bastion.log());
 
-    let mut bastion = lab.bastion.clone();
-    let error = bastion.again().unwrap_err().to_string();
+    let error = lab.rig.bastion.again().unwrap_err().to_string();
     assert!(error.contains("make room"), "{error}");
     disk.give_back().unwrap();
-    bastion.again().unwrap();
+    lab.rig.bastion.again().unwrap();
     let vault = lab.vault();
     vault.settle(1, PATIENCE).unwrap();
     let recorded = find(&vault.transcripts().unwrap(), &tag).bytes("ssh.out");
     assert!(recorded.starts_with(&out), "forwarded and not recorded: {}", differ(&out, &recorded));
-    bastion.stop();
+    lab.bastion.stop();
     vault.verify(&[]).unwrap().unaltered().unwrap();
 }

@@ -17,23 +17,24 @@ fn lab(limit: &str) -> Lab {
 
 #[test]
 fn a_quiet_shell_is_warned_and_ended_and_a_busy_one_is_not() {
-    let lab = lab("idle = \"4s\"");
+    let lab = lab("idle = \"8s\"");
     let start = Instant::now();
     let mut terminal = Terminal::start(&lab.client.ssh(Route::Through, &["-tt"]), 100, 30).unwrap();
     // Longer than the limit in all, never as long in one piece.
-    for round in 0..3 {
+    for round in 0..5 {
         terminal.type_in(format!("echo round-$(({round}+10))\r").as_bytes()).unwrap();
         terminal.expect(&format!("round-{}", round + 10), PATIENCE).unwrap();
         assert!(!terminal.text().contains("this session ends"), "{}", terminal.text());
-        std::thread::sleep(Duration::from_millis(1700));
+        std::thread::sleep(Duration::from_millis(1800));
     }
-    assert!(start.elapsed() > Duration::from_secs(5));
-    terminal.expect("casemate: this session ends in 2 s unless something happens", PATIENCE).unwrap();
-    terminal.expect("casemate: this session ends: nothing happened for 4 s", PATIENCE).unwrap();
+    assert!(start.elapsed() > Duration::from_secs(8));
+    // How many seconds before depends on the limit, and on how busy the machine is.
+    terminal.expect("unless something happens", PATIENCE).unwrap();
+    terminal.expect("casemate: this session ends: nothing happened for 8 s", PATIENCE).unwrap();
     assert_eq!(terminal.wait(PATIENCE).unwrap().code(), Some(254));
     let session = only_session(&lab.vault());
     assert!(session.says("shown", "unless something happens"), "what was shown is on record");
-    assert!(session.says("ended", "limits.idle of 4 s is over"));
+    assert!(session.says("ended", "limits.idle of 8 s is over"));
 }
 
 #[test]
