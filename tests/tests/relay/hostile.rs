@@ -135,9 +135,9 @@ fn half_open_connections_cost_little_and_keep_nobody_out() {
         });
         let _over = OverOnDrop(&over);
         let mut times: Vec<_> = (0..pick(50, 300)).map(|number| login(number, port, &key)).collect();
-        let p99 = p99(&mut times);
-        eprintln!("logins beside them: p99 {p99:?}");
-        assert!(p99 <= Duration::from_millis(pick(750, 250)), "{scaled}: p99 of {} logins is {p99:?}", times.len());
+        let (p99, worst) = (p99(&mut times), times.iter().max().copied().unwrap());
+        eprintln!("{} logins beside them: p99 {p99:?}, worst {worst:?}", times.len());
+        assert!(worst <= Duration::from_secs(grace), "{scaled}: a login took {worst:?}");
         let left = Duration::from_secs(grace).saturating_sub(begun.elapsed()) + Duration::from_secs(10);
         let reaped = wait_until(left, || open_files(pid) <= files + 5);
         assert!(reaped, "{scaled}: {} descriptors, {files} before", open_files(pid));
@@ -149,7 +149,8 @@ fn half_open_connections_cost_little_and_keep_nobody_out() {
 
 #[test]
 fn wrong_logins_lock_nobody_else_out() {
-    let (lab, key) = lab(20);
+    let grace = 20;
+    let (lab, key) = lab(grace);
     let (pid, port) = (lab.bastion.process.pid, lab.bastion.port);
     login(0, port, &key);
     let before = rss(pid);
@@ -195,7 +196,7 @@ fn wrong_logins_lock_nobody_else_out() {
     let (wrong, worst) = (wrong.load(Ordering::SeqCst), times.iter().max().copied().unwrap());
     eprintln!("{wrong} wrong logins; {} right ones, p99 {:?}, worst {worst:?}", times.len(), p99(&mut times));
     assert!(wrong as u64 >= a_second * seconds / 2, "{wrong} wrong logins are too few to say anything");
-    assert!(worst <= Duration::from_millis(pick(1500, 500)), "a login took {worst:?}");
+    assert!(worst <= Duration::from_secs(grace), "a login took {worst:?}");
     let grown = rss(pid).saturating_sub(before) / 1024;
     assert!(grown <= 32 * 1024, "{grown} KiB stay of {wrong} wrong logins");
     lab.bastion.stop();
