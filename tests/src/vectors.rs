@@ -85,8 +85,10 @@ pub struct Answer {
     pub exit: u8,
     /// Its verdict, or `usage`.
     pub verdict: String,
-    /// The status of each session that it listed; the second reader's batch lists none.
+    /// The status of each session that it listed.
     pub sessions: BTreeMap<String, String>,
+    /// Whether it found something that it blames on no session: on the log, or on a file that belongs to none.
+    pub blames_log: bool,
     /// Everything it said, for a failing test.
     pub said: String,
 }
@@ -223,7 +225,8 @@ pub fn first_reader(arguments: &[String]) -> Result<Answer> {
     let done = run(&mut command, nothing(), Duration::from_secs(120))?;
     let exit = u8::try_from(done.code())?;
     if exit == 2 {
-        return Ok(Answer { exit, verdict: "usage".into(), sessions: BTreeMap::new(), said: done.err() });
+        let (verdict, sessions) = ("usage".into(), BTreeMap::new());
+        return Ok(Answer { exit, verdict, sessions, blames_log: false, said: done.err() });
     }
     answer(std::str::from_utf8(&done.stdout)?, exit).with_context(|| done.err())
 }
@@ -264,7 +267,10 @@ fn answer(text: &str, exit: u8) -> Result<Answer> {
         sessions.extend(inside.iter().filter_map(|(id, status)| Some((id.clone(), status.as_str()?.to_owned()))));
     }
     let verdict = word(last, "verdict").context("a verdict")?;
-    Ok(Answer { exit, verdict, sessions, said: text.to_owned() })
+    // Each reader has a name of its own for them.
+    let found = ["altered_findings", "findings"].into_iter().find_map(|key| last.get(key)?.as_array());
+    let blames_log = found.is_some_and(|found| !found.is_empty());
+    Ok(Answer { exit, verdict, sessions, blames_log, said: text.to_owned() })
 }
 
 /// Writes bytes as hex.
