@@ -1,6 +1,7 @@
 """The log of one node, rebuilt from its entry bundles and held against every checkpoint there is (§8)."""
 
 import re
+from copy import copy
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
@@ -32,12 +33,40 @@ def node_hash(left, right):
     return sha256(b"\1" + left + right).digest()
 
 
+class Clocks:
+    """What the clocks of the leaves so far say: how new the log is, and how long it was written."""
+
+    AHEAD_US = 180_000_000
+
+    def __init__(self, now_us):
+        self.now_us, self.first, self.newest, self.highest, self.past, self.age, self.mark = now_us, None, 0, 0, 0, 0, None
+
+    def after(self, leaf):
+        """The clocks with one more leaf. Wall clocks are set, so that only steps forward count, as far as the boot clock went."""
+        new, wall_us = copy(self), leaf[3]
+        new.age += 0 if self.first is None else max(0, wall_us - self.newest)
+        new.first = wall_us if self.first is None else self.first
+        new.newest, new.highest = wall_us, max(self.highest, wall_us)
+        new.past = max(self.past, wall_us) if wall_us <= self.now_us else self.past
+        if leaf[0] in (BOOT, HEARTBEAT):
+            if self.mark and leaf[4] >= self.mark[1]:
+                new.age = min(new.age, self.mark[0] + leaf[4] - self.mark[1])
+            new.mark = new.age, leaf[4]
+        return new
+
+    def known(self):
+        return self.newest if self.newest <= self.now_us else self.past
+
+    def ahead(self):
+        return self.newest > self.now_us + self.AHEAD_US
+
+
 class Log:
     """What the log says, and what is wrong with it."""
 
-    def __init__(self, name, files, trust, kept, board):
+    def __init__(self, name, files, trust, kept, board, now_us):
         self.name, self.findings, self.doubts, self.anchors, self.broken_below = name, [], [], [], 0
-        self.board = board
+        self.board, self.clocks = board, [Clocks(now_us)]
         self.trust, self.listed = trust, trust is not None and name in trust.keys
         heads = [(path, self.note(path, data), None) for path, data in files.items() if path.startswith("cp/")]
         heads = [head for head in heads if head[1]]
@@ -50,12 +79,12 @@ class Log:
         for what, head, anchor in heads:
             self.compare(what, head, anchor)
         ends = [end for _, _, end in trust.keys[name] if end is not None] if self.listed and self.leaves else []
-        if ends and min(ends) <= (self.leaves[0].get(3, 0) if self.leaves[0][0] in LEAF_FIELDS else 0):
+        if ends and min(ends) <= (self.clocks[-1].first or 0):
             self.doubts.append(f"a key of {name} ended before its log here begins: the log that it signed is not here")
         if not self.anchors:
             self.doubts.append(f"no checkpoint of {name} is known from outside")
         self.anchored = max(self.anchors, default=0)
-        self.as_of = self.walls[self.anchored] if self.anchors else None
+        self.as_of = self.clocks[self.anchored].known() if self.anchors else None
 
     def note(self, path, data):
         """A checkpoint of the vault, if it is one and signed by the node."""
@@ -99,7 +128,7 @@ class Log:
             known = b"".join(hashes[index * WIDTH:index * WIDTH + width])
             if known and (not data.startswith(known) or len(data) != 32 * width):
                 self.findings.append(f"{path} does not follow from the entries")
-        self.leaves, self.walls = [], [0]
+        self.leaves = []
         for index, entry in enumerate(self.entries):
             try:
                 leaf = fields(cbor(entry), {0: U64})
@@ -110,12 +139,12 @@ class Log:
                 self.findings.append(f"leaf {index}: {error}")
                 leaf = {0: -1}
             self.leaves.append(leaf)
-            self.walls.append(max(self.walls[-1], leaf[3] if leaf[0] in LEAF_FIELDS else 0))
+            self.clocks.append(self.clocks[-1].after(leaf) if leaf[0] in LEAF_FIELDS else self.clocks[-1])
         self.sort_leaves()
 
     def sort_leaves(self):
         """Sorts the leaves by session; each is opened once, under the next ordinal, and nothing is said of another."""
-        self.opened, self.segments, self.ends, self.heads = {}, {}, {}, {}
+        self.opened, self.segments, self.ends, self.heads, self.named = {}, {}, {}, {}, {}
         self.boots, self.boot_keys, self.stored, self.retired, self.holds = [], {}, {}, set(), {}
         for index, leaf in enumerate(self.leaves):
             try:
@@ -139,6 +168,7 @@ class Log:
             need(leaf[1] in self.opened and leaf[1] not in self.ends, "speaks of a session that is not open")
             if kind == SEGMENT:
                 known = self.segments.setdefault(leaf[1], {}).setdefault(leaf[2], leaf)
+                self.named.setdefault((leaf[1], leaf[2]), index)
                 need({**known, 3: 0} == {**leaf, 3: 0}, "a segment is logged twice, differently")
             else:
                 self.ends[leaf[1]] = (index, leaf)
@@ -175,7 +205,7 @@ class Log:
     def may_be_gone(self, session, now_us):
         """Whether the log's word that a session was retired has proof: an anchor is newer than it had to be kept."""
         until_us = self.opened[session][1][8]
-        return session not in self.holds and any(until_us <= self.walls[size] <= now_us for size in self.anchors)
+        return session not in self.holds and any(until_us <= self.clocks[size].past <= now_us for size in self.anchors)
 
     def boot_before(self, index):
         return max((boot for boot in self.boots if boot[0] < index), default=(0, None))[1]
@@ -198,7 +228,7 @@ class Log:
         if self.root(head.size) != head.root:
             self.broken_below = max(self.broken_below, head.size)
             return self.findings.append(f"the first {head.size} leaves do not have the root of {what}")
-        if self.listed and signer == "node" and head.size and not head.in_time(self.trust, self.walls[head.size]):
+        if self.listed and signer == "node" and head.size and not head.in_time(self.trust, self.clocks[head.size].highest):
             return self.findings.append(f"{what} is signed outside the period of its key")
         if anchor and signer == "node":
             if anchor.session and self.opened.get(anchor.session, (head.size,))[0] >= head.size:

@@ -53,7 +53,8 @@ class Session:
         if absent and not gone:
             return "pending", f"stored in {self.log.stored[self.session, absent[0][2]]}, not here", True
         if gone:
-            late = self.log.walls[-1] - min(leaf[3] for leaf in gone) > PENDING_US
+            ages = [self.log.clocks[self.log.named[self.session, leaf[2]] + 1].age for leaf in gone]
+            late = self.log.clocks[-1].age - min(ages) > PENDING_US
             return "missing" if late else "pending", "a segment is logged and not in this vault", True
         if not self.anchored:
             return "unanchored", "no anchor covers its end in the log", False
@@ -61,7 +62,7 @@ class Session:
             clean = self.end[0] == CLOSE
             return "clean" if clean else "recovered", "" if clean else "cut by a crash", not clean
         later = any(index > self.index for index, _ in self.log.boots)
-        return "open", "no end is logged", later or now_us - self.log.walls[-1] > SILENCE_US
+        return "open", "no end is logged", later or abs(now_us - self.log.clocks[-1].newest) > SILENCE_US
 
     def check(self):
         """Returns the leaves whose segments are not here; raises where those that are here are not as logged."""
@@ -146,7 +147,7 @@ def judge(root, trust, kept, now_us):
     vault, lines, tally, exception, unanchored = Vault(root), [], {}, False, False
     findings, doubts = vault.findings, []
     board = trust if trust and not trust.doubts(now_us) else None
-    logs = [Log(name, files, trust, [one for one in kept if one.origin == name], board)
+    logs = [Log(name, files, trust, [one for one in kept if one.origin == name], board, now_us)
             for name, files in sorted(vault.logs.items())]
     findings += [f"the log of {one.origin} is gone" for one in kept if one.origin not in vault.logs]
     doubts += trust.doubts(now_us) if trust else ["no trust file was given"]
@@ -156,8 +157,9 @@ def judge(root, trust, kept, now_us):
     for log in logs:
         findings += log.findings
         doubts += log.doubts
-        if log.anchors and trust and trust.anchor_age_us and now_us - log.as_of > trust.anchor_age_us:
-            doubts.append(f"the newest anchor of {log.name} is older than the trust file allows")
+        if log.anchors and trust and trust.anchor_age_us is not None:
+            if log.clocks[log.anchored].ahead() or now_us - log.as_of > trust.anchor_age_us:
+                doubts.append(f"the newest anchor of {log.name} is older than the trust file allows, or of the future")
         for name in log.opened:
             session = Session(log, name, vault.sessions.pop(name, {}))
             status, reason, explain = session.judge(now_us)

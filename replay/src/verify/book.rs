@@ -137,8 +137,8 @@ impl<'a> Book<'a> {
                     return;
                 };
                 plan.proof_us = plan.proof_us.max(wall_us);
-                let blocks = Some((first_block, last_block));
-                plan.expect(segment_no, LoggedSegment { bytes, sha256, last_link, blocks, wall_us });
+                let (blocks, age_us) = (Some((first_block, last_block)), facts.age_us);
+                plan.expect(segment_no, LoggedSegment { bytes, sha256, last_link, blocks, age_us });
             }
             Leaf::Heads { wall_us, heads } => {
                 for head in heads {
@@ -229,7 +229,7 @@ impl<'a> Book<'a> {
             return;
         };
         let (last_block, last_link) = (close.last_block, close.last_link);
-        plan.finish(LoggedEnd { index, close, recovered });
+        plan.finish(LoggedEnd { index, close, recovered }, facts.age_us);
         // By number where there is no gap; one with a gap is altered anyway.
         let segments = plan.segments.values().map(|segment| segment.sha256).collect();
         let retain_until_us = plan.open.retain_until_us;

@@ -33,10 +33,13 @@ pub(super) fn doubts(trust: Option<&TrustFile>, nodes: &[NodeFacts], sessions: &
             ));
         }
         let age_max = trust.and_then(|trust| trust.anchor_age_max).map(|age| age.as_micros());
-        if let (Some(age_max), Some(as_of)) = (age_max, node.as_of_us())
-            && u128::from(now_us.saturating_sub(as_of)) > age_max
-        {
-            doubts.push(format!("the newest anchor of {name} is older than the trust file allows"));
+        if let (Some(age_max), Some(newest)) = (age_max, node.newest_anchor()) {
+            if newest.ahead {
+                let what = "is dated after the time of this verdict: nothing shows how old it is";
+                doubts.push(format!("the newest anchor of {name} {what}"));
+            } else if u128::from(now_us.saturating_sub(newest.time_us())) > age_max {
+                doubts.push(format!("the newest anchor of {name} is older than the trust file allows"));
+            }
         }
     }
     if let Some(trust) = trust {

@@ -13,7 +13,7 @@ pub(super) struct Facts {
     pub(super) plan: Plan,
     /// Why the session is not what was recorded.
     pub(super) altered: Option<String>,
-    /// Segments that the log names and the vault lacks, and when the log named each, in microseconds since 1970.
+    /// Segments that the log names and the vault lacks, and how old the log was when it named each, in microseconds.
     pub(super) absent: Vec<(u32, u64)>,
     /// Why it cannot be read.
     pub(super) unreadable: Option<String>,
@@ -86,8 +86,8 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>, known: Option<&Known>
                 expected = None;
             }
             Outcome::Absent => {
-                let logged_us = facts.plan.segments.get(&no).map_or(0, |segment| segment.wall_us);
-                facts.absent.push((no, logged_us));
+                let age_us = facts.plan.segments.get(&no).map_or(0, |segment| segment.age_us);
+                facts.absent.push((no, age_us));
                 expected = None;
             }
             Outcome::Altered(what) => {

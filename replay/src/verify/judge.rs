@@ -32,7 +32,8 @@ pub(super) fn judge(facts: Facts, node: Option<&NodeFacts>, scales: Scales) -> J
     let since_proof = newest_us.saturating_sub(plan.proof_us);
     let last_index = plan.end.as_ref().map_or(plan.index, |end| end.index);
     let anchored = last_index < anchored_size;
-    let stale = plan.boots != boots || scales.now_us.saturating_sub(newest_us) > SILENCE_US;
+    // A clock that is as far ahead is no sign of life either.
+    let stale = plan.boots != boots || scales.now_us.abs_diff(newest_us) > SILENCE_US;
     let (status, reason, exposure_us, exception) = if plan.index < broken_below {
         (Status::Altered, Some("rests on leaves that do not fit a checkpoint".to_owned()), None, false)
     } else if let Some(what) = &facts.altered {
@@ -78,12 +79,12 @@ fn absence(facts: &Facts, node: Option<&NodeFacts>, scales: Scales) -> Option<Ve
     }
     let elsewhere = |no: u32| node.and_then(|node| node.stored.get(&(session, no)));
     let mut gone = facts.absent.iter().filter(|(no, _)| !scales.may_drop || elsewhere(*no).is_none());
-    let Some((no, logged_us)) = gone.next() else {
+    let Some((no, logged_age_us)) = gone.next() else {
         let vault = elsewhere(*first).map_or("another vault", |name| name);
         return Some((Status::Pending, Some(format!("stored in {vault}, not here: verify it there")), None, true));
     };
-    let oldest_us = gone.map(|(_, logged_us)| *logged_us).fold(*logged_us, u64::min);
-    let late_us = node.map_or(0, |node| node.newest_us).saturating_sub(oldest_us);
+    let oldest_us = gone.map(|(_, age_us)| *age_us).fold(*logged_age_us, u64::min);
+    let late_us = node.map_or(0, |node| node.age_us).saturating_sub(oldest_us);
     if late_us <= PENDING_US {
         let what = format!("segment {no} is in the log and not yet in the vault");
         return Some((Status::Pending, Some(what), Some(late_us), true));

@@ -15,6 +15,7 @@ use casemate_recorder::transcript::block::SessionId;
 
 use super::anchors::{Anchor, NodeTrust, Signed};
 use super::book::Book;
+use super::clocks::Clocks;
 use super::judge::SILENCE_US;
 use super::ledger::Ledger;
 use super::notes::{Notes, Target};
@@ -42,8 +43,10 @@ pub(super) struct NodeFacts {
     pub(super) newest: Option<Note>,
     /// Wall clock of the newest leaf, in microseconds since 1970.
     pub(super) newest_us: u64,
-    /// Wall clock of the first leaf.
+    /// Wall clock of the first leaf that has one.
     pub(super) first_us: u64,
+    /// How long the node wrote the log, in microseconds.
+    pub(super) age_us: u64,
     pub(super) opened: u64,
     pub(super) boots: u64,
     /// Checkpoints of the vault that fit the tree.
@@ -78,8 +81,14 @@ pub(super) struct NodeFacts {
 pub(super) struct AnchorFacts {
     pub(super) kept_by: Arc<str>,
     pub(super) size: u64,
-    /// Wall clock of the last leaf that it covers, in microseconds since 1970.
+    /// Wall clock of the newest leaf that it covers, in microseconds since 1970.
     pub(super) wall_us: u64,
+    /// The same, or where that time has not come yet, of the newest leaf of which it has.
+    pub(super) known_us: u64,
+    /// The highest wall clock under it of which the time has come.
+    pub(super) past_us: u64,
+    /// Whether nothing tells how old it is: the newest leaf under it is dated after the time of the verdict.
+    pub(super) ahead: bool,
     /// When a server took it, in microseconds since 1970.
     pub(super) server_us: Option<u64>,
 }
@@ -87,7 +96,7 @@ pub(super) struct AnchorFacts {
 impl AnchorFacts {
     /// Returns up to when it proves anything: a node whose clock runs ahead proves no more than was there when it came.
     pub(super) fn time_us(&self) -> u64 {
-        self.server_us.map_or(self.wall_us, |server_us| server_us.min(self.wall_us))
+        self.server_us.map_or(self.known_us, |server_us| server_us.min(self.wall_us))
     }
 }
 
@@ -97,15 +106,20 @@ impl NodeFacts {
         self.anchors.iter().map(|anchor| anchor.size).max().unwrap_or(0)
     }
 
+    /// Returns the newest anchor; of several over the same leaves, the one that tells best how old it is.
+    pub(super) fn newest_anchor(&self) -> Option<&AnchorFacts> {
+        self.anchors.iter().max_by_key(|anchor| (anchor.size, !anchor.ahead, anchor.time_us()))
+    }
+
     /// Returns the time of the newest leaf under an anchor, in microseconds since 1970.
     pub(super) fn as_of_us(&self) -> Option<u64> {
-        self.anchors.iter().max_by_key(|anchor| (anchor.size, anchor.time_us())).map(AnchorFacts::time_us)
+        self.newest_anchor().map(AnchorFacts::time_us)
     }
 
     /// Whether it is proven that this time has passed: an anchor is newer. A leaf's clock is the node's word, and does not
     /// count beyond the time of the verdict.
     pub(super) fn has_passed(&self, time_us: u64, now_us: u64) -> bool {
-        self.anchors.iter().any(|anchor| (time_us..=now_us).contains(&anchor.server_us.unwrap_or(anchor.wall_us)))
+        self.anchors.iter().any(|anchor| (time_us..=now_us).contains(&anchor.server_us.unwrap_or(anchor.past_us)))
     }
 
     pub(super) fn remark(&mut self, what: String) {
@@ -174,7 +188,8 @@ pub(super) fn check_node<'a>(
         book: Book::new(name, listing, board),
         edge: Frontier::new(),
         tiles: Vec::new(),
-        newest_wall_us: 0,
+        clocks: Clocks::default(),
+        now_us,
     };
     walk.run(size, &mut targets, hand_out)?;
     let Walk { mut facts, book, .. } = walk;
@@ -201,7 +216,9 @@ struct Walk<'a> {
     edge: Frontier,
     /// For each tile level, the hashes of the tile that is being filled.
     tiles: Vec<Vec<Hash>>,
-    newest_wall_us: u64,
+    clocks: Clocks,
+    /// The time of the verdict, in microseconds since 1970.
+    now_us: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -240,7 +257,8 @@ impl<'a> Walk<'a> {
             self.compare_tiles(level)?;
         }
         self.facts.size = self.edge.size();
-        self.facts.newest_us = self.newest_wall_us;
+        let Clocks { first_us, newest_us, age_us, .. } = self.clocks;
+        (self.facts.first_us, self.facts.newest_us, self.facts.age_us) = (first_us, newest_us, age_us);
         Ok(())
     }
 
@@ -248,10 +266,12 @@ impl<'a> Walk<'a> {
     fn reach(&mut self, targets: &mut BTreeMap<u64, Vec<Target<'a>>>) {
         let size = self.edge.size();
         let Some(reached) = targets.remove(&size) else { return };
+        let Clocks { newest_us: wall_us, highest_us, past_us, .. } = self.clocks;
+        let (known_us, runs_ahead) = (self.clocks.known_us(self.now_us), self.clocks.runs_ahead(self.now_us));
         let root = self.edge.root();
         for target in reached {
             let late = match target.signed {
-                Signed::By(listed) => size > 0 && !listed.period.contains(self.newest_wall_us),
+                Signed::By(listed) => size > 0 && !listed.period.contains(highest_us),
                 _ => false,
             };
             if target.root != root {
@@ -263,14 +283,16 @@ impl<'a> Walk<'a> {
                 continue;
             } else {
                 self.facts.checkpoints += u64::from(!target.outside);
-                self.facts.dated.extend(target.server_us.map(|server_us| (size, server_us, self.newest_wall_us)));
+                self.facts.dated.extend(target.server_us.map(|server_us| (size, server_us, wall_us)));
                 let Some(kept) = target.kept else { continue };
                 let unknown = kept.session.filter(|session| !self.book.knows(*session));
                 if let Some(session) = unknown {
                     self.facts.alter(format!("the slip is for session {session}, which the log does not know by then"));
                 }
                 let (kept_by, server_us) = (kept.by, kept.server_us);
-                self.facts.anchors.push(AnchorFacts { kept_by, size, wall_us: self.newest_wall_us, server_us });
+                let ahead = runs_ahead && server_us.is_none();
+                let anchor = AnchorFacts { kept_by, size, wall_us, known_us, past_us, ahead, server_us };
+                self.facts.anchors.push(anchor);
             }
         }
     }
@@ -306,25 +328,24 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
         };
-        if let Some(wall_us) = leaf.wall_us() {
-            self.clock(index, wall_us);
+        let before_us = self.clocks.begun.then_some(self.clocks.highest_us);
+        if let (Some(wall_us), Some(before_us)) = (self.clocks.take(&leaf, self.now_us), before_us) {
+            self.clock(index, wall_us, before_us);
         }
+        self.facts.age_us = self.clocks.age_us;
         self.book.take(index, leaf, &mut self.facts, hand_out);
         Ok(())
     }
 
-    /// Notes what the wall clocks of the leaves do; a clock is a finding, never a failure.
-    fn clock(&mut self, index: u64, wall_us: u64) {
-        if index == 0 {
-            self.facts.first_us = wall_us;
-        } else if wall_us.saturating_add(CLOCK_SLACK_US) < self.newest_wall_us {
-            let back = length(self.newest_wall_us - wall_us);
+    /// Notes what the wall clock of a leaf does behind the highest before it; a clock is a finding, never a failure.
+    fn clock(&mut self, index: u64, wall_us: u64, before_us: u64) {
+        if wall_us.saturating_add(CLOCK_SLACK_US) < before_us {
+            let back = length(before_us - wall_us);
             self.facts.remark(format!("clock: leaf {index} is {back} older than one before it"));
-        } else if wall_us > self.newest_wall_us.saturating_add(SILENCE_US) {
-            let silent = length(wall_us - self.newest_wall_us);
+        } else if wall_us > before_us.saturating_add(SILENCE_US) {
+            let silent = length(wall_us - before_us);
             self.facts.remark(format!("clock: no leaf for {silent} before leaf {index}"));
         }
-        self.newest_wall_us = self.newest_wall_us.max(wall_us);
     }
 
     /// Holds the other widths of a bundle against the one that was read: one is the beginning of the other.

@@ -5,6 +5,7 @@
 
 mod anchors;
 mod book;
+mod clocks;
 mod doubts;
 mod earlier;
 mod facts;

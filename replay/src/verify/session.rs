@@ -39,8 +39,8 @@ pub(super) struct LoggedSegment {
     pub(super) last_link: Link,
     /// First and last block; only a SEGMENT leaf names them.
     pub(super) blocks: Option<(u64, u64)>,
-    /// When the log first named it, in microseconds since 1970.
-    pub(super) wall_us: u64,
+    /// How old the log was when it first named it, in microseconds.
+    pub(super) age_us: u64,
 }
 
 /// How the log says that the session ended.
@@ -118,16 +118,15 @@ impl Plan {
         }
     }
 
-    /// Takes the end of the session.
-    pub(super) fn finish(&mut self, end: LoggedEnd) {
+    /// Takes the end of the session, and how old the log was.
+    pub(super) fn finish(&mut self, end: LoggedEnd, age_us: u64) {
         let close = &end.close;
-        let (wall_us, listed) = (close.wall_us, close.segments.clone());
-        for SegmentRef { no, bytes, sha256, last_link } in listed {
+        for SegmentRef { no, bytes, sha256, last_link } in close.segments.iter().copied() {
             // FORMAT.md §8: a segment is logged by a leaf of its own before it enters a vault, and CLOSE repeats it.
             if !self.segments.contains_key(&no) {
                 self.blame(format!("the log closes the session with segment {no}, which no SEGMENT leaf names"));
             }
-            self.expect(no, LoggedSegment { bytes, sha256, last_link, blocks: None, wall_us });
+            self.expect(no, LoggedSegment { bytes, sha256, last_link, blocks: None, age_us });
         }
         let named = self.segments.len() as u64;
         let last = self.segments.last_key_value().map(|(no, segment)| (u64::from(*no), segment.last_link));

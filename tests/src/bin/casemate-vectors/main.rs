@@ -3,6 +3,7 @@
 //! Session keys, identifiers and times are fresh on each run; what is wrong with a vector, and the verdict, stay.
 
 mod clever;
+mod clocks;
 mod desk;
 mod elsewhere;
 mod insider;
@@ -58,6 +59,7 @@ async fn main() -> Result<ExitCode> {
     clever::transcripts(&shelf, &sounds)?;
     clever::logs(&shelf, &sounds)?;
     insider::forgeries(&shelf, &sounds)?;
+    clocks::clocks(&shelf, &sounds)?;
     elsewhere::excuses(&shelf, &sounds)?;
     let made = vectors::load()?.len();
     let bytes: u64 = vectors::files(&vectors::dir())?
