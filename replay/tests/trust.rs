@@ -373,3 +373,33 @@ fn what_nobody_vouches_for_is_not_remembered() {
     assert!(fs::read_to_string(&state).unwrap().contains("node-1"));
     assert_eq!(desk.run(&[], &arguments).status.code(), Some(0));
 }
+
+#[test]
+fn a_checkpoint_that_was_kept_is_remembered_although_the_vault_lost_it() {
+    let desk = Desk::new();
+    desk.record("state", "node-1", key(1));
+    let old = files(&desk.path("vault"));
+    let before = desk.path("before");
+    assert!(Command::new("cp").arg("-a").arg(desk.path("vault")).arg(&before).status().unwrap().success());
+    desk.record("state", "node-1", key(1));
+    let kept = desk.keep("node-1");
+    desk.write(&desk.trust(vec![support::node("node-1", &key(1), ALWAYS)]));
+    desk.sign();
+    // The leaves are here, and none of the checkpoints over the newest of them.
+    for note in files(&desk.path("vault/v1/log/node-1/cp")) {
+        if !old.contains(&note) {
+            fs::remove_file(note).unwrap();
+        }
+    }
+    let state = desk.path("auditor.json");
+    let arguments = ["--state", state.to_str().unwrap()];
+    assert_eq!(desk.run(&[&kept], &arguments).status.code(), Some(0));
+    let size = fs::read_to_string(&kept).unwrap().lines().nth(1).unwrap().to_owned();
+    let remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    assert_eq!(remembered["nodes"]["node-1"].as_str().unwrap().lines().nth(1), Some(size.as_str()));
+
+    fs::rename(desk.path("vault"), desk.path("after")).unwrap();
+    fs::rename(before, desk.path("vault")).unwrap();
+    let output = desk.run(&[], &arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+}
