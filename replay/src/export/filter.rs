@@ -105,12 +105,15 @@ fn asks(held: &str, last: char) -> bool {
         'c' | 'n' | 'x' | 't' | 'i' => true,
         // XTVERSION, the keyboard protocol's query, XTQMODKEYS, XTSMGRAPHICS.
         'q' => held.starts_with('>'),
-        'u' => held.starts_with('?') || held.contains('$'),
+        // With an ampersand DECRQUPSS.
+        'u' => held.starts_with('?') || held.contains('$') || held.contains('&'),
         'm' | 'S' => held.starts_with('?'),
-        // DECRQM, DECRQPSR, DECRQUPSS and the checksum of a rectangle.
+        // DECRQM, DECRQPSR and the checksum of a rectangle.
         'p' | 'w' => held.contains('$'),
         'y' => held.contains('*'),
-        '|' | '}' | '~' => held.contains('&') || held.contains('$'),
+        '|' | '}' | '~' => held.contains('&') || held.contains('$') || (last == '|' && held.contains('#')),
+        // XTREPORTCOLORS; above, XTREPORTSGR.
+        'R' => held.contains('#'),
         _ => false,
     }
 }
@@ -164,6 +167,9 @@ mod tests {
             "\x1b[1x",
             "\x1b[5i",
             "\x1b[1;1;1;1;1;1*y",
+            "\x1b[&u",
+            "\x1b[#R",
+            "\x1b[1;1;2;2#|",
             "\x1bZ",
             "\x05",
             "\x1b[1\x1b[6n",
