@@ -247,9 +247,18 @@ def hold_order(text):
 
 
 def tile_name(path):
-    match = re.fullmatch(r"tile/(\d+|entries)/((?:x\d{3}/)*\d{3})(?:\.p/(\d+))?", path)
+    """Level, index and width of a tile or bundle by its name; nothing where the name is not spelled so."""
+    match = re.fullmatch("tile/([0-9]{1,2}|entries)/((?:x[0-9]{3}/)*[0-9]{3})(?:[.]p/([0-9]{1,3}))?", path)
+    if not match:
+        return None
     level = match[1] if match[1] == "entries" else int(match[1])
-    return level, int(re.sub("[x/]", "", match[2])), int(match[3] or WIDTH)
+    index, width = int(re.sub("[x/]", "", match[2])), int(match[3] or WIDTH)
+    groups, rest = [f"{index % 1000:03}"], index // 1000
+    while rest:
+        groups, rest = [f"x{rest % 1000:03}", *groups], rest // 1000
+    name = f"tile/{level}/{'/'.join(groups)}" + (f".p/{width}" if width < WIDTH else "")
+    is_one = name == path and 1 <= width and index < 1 << 64 and (level == "entries" or level < 64)
+    return (level, index, width) if is_one else None
 
 
 def entries_of(data):

@@ -39,6 +39,9 @@ class Trust:
             self.keys, self.quorum, self.officers, self.issued_us = {}, 0, [], 0
             if not self.self_asserted:
                 self.quorum, self.officers, self.issued_us = file["quorum"], file["officer"], time_us(file["issued"])
+                able = {officer["name"] for officer in self.officers if counts(officer, self.issued_us)}
+                if type(self.quorum) is not int or not 1 <= self.quorum <= 64 or self.quorum > len(able):
+                    raise ValueError("quorum is 1 to 64, and as many officers can sign")
             if file.keys() - FIELDS:
                 raise ValueError("a field that is not known")
             if file["version"] != 1 or not file["node"] or not isinstance(self.self_asserted, bool):
@@ -59,11 +62,11 @@ class Trust:
         """The names of the officers whose signatures over the text count at that time."""
         known = {}
         for officer in self.officers:
-            start, end = period(officer)
-            if start <= at_us and (end is None or at_us < end):
+            if counts(officer, at_us):
                 known[base64.b64decode(officer["key"].split()[1], validate=True)] = officer["name"]
         signers = set()
-        for armoured in ARMOUR.findall(signatures):
+        lines = b"".join(line.rstrip() + b"\n" for line in signatures.split(b"\n"))
+        for armoured in ARMOUR.findall(lines):
             try:
                 key = sshsig(base64.b64decode(armoured), text, namespace)
             except (ValueError, KeyError, IndexError, struct.error, InvalidSignature, UnsupportedAlgorithm):
@@ -96,6 +99,11 @@ def time_us(moment):
 
 def period(entry):
     return time_us(entry["from"]), time_us(entry["until"]) if "until" in entry else None
+
+
+def counts(officer, at_us):
+    start, end = period(officer)
+    return start <= at_us and (end is None or at_us < end)
 
 
 def strings(data):

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import transcript
 from forms import Altered, Checkpoint, Usage, need
-from log import CLOSE, Log
+from log import CLOSE, Log, tile_name
 from transcript import Chain
 from trust import Trust
 
@@ -103,9 +103,9 @@ class Session:
 class Vault:
     """The files of a vault by what their names say. A name that begins with a dot says nothing."""
 
-    SEGMENT = re.compile(r"v1/t/(\d{4}/\d\d/\d\d)/([0-9a-f-]{36})/(\d{6,})\.seg")
-    LOG = re.compile(r"v1/log/([^/]+)/(cp/[^/]+/[^/]+\.note"
-                     r"|tile/(?:[0-9]|[1-5][0-9]|6[0-3]|entries)/(?:x\d{3}/)*\d{3}(?:\.p/[1-9]\d{0,2})?)")
+    SESSION = "([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+    SEGMENT = re.compile(f"v1/t/(?:(.*)/)?{SESSION}/([0-9]{{6,10}})[.]seg", re.DOTALL)
+    LOG = re.compile("v1/log/([^/]+)/(cp/[^/]+/[^/]+[.]note|tile/.+)", re.DOTALL)
 
     def __init__(self, root):
         if not Path(root).is_dir():
@@ -118,28 +118,30 @@ class Vault:
             elif path.is_dir():
                 if re.fullmatch("v1/log/[^/]+", name):
                     self.logs.setdefault(path.name, {})
-            elif match := self.LOG.fullmatch(name):
+            elif (match := self.LOG.fullmatch(name)) and (match[2].startswith("cp/") or tile_name(match[2])):
                 self.logs[match[1]][match[2]] = path.read_bytes()
-            elif (match := self.SEGMENT.fullmatch(name)) and self.at_home(match):
-                self.sessions.setdefault(UUID(match[2]).bytes, {})[int(match[3])] = path
-            elif name.startswith("v1/t/") and self.poses(name):
-                self.findings.append(f"{name} poses as evidence")
+            elif (match := self.SEGMENT.fullmatch(name)) and self.is_number(match[3]):
+                if self.at_home(match):
+                    self.sessions.setdefault(UUID(match[2]).bytes, {})[int(match[3])] = path
+                else:
+                    self.findings.append(f"{name} poses as evidence")
             else:
                 self.foreign += 1
 
     @staticmethod
-    def at_home(match):
-        """A session has one directory, on the day that its id begins with."""
-        session, number = UUID(match[2]), int(match[3])
-        day = datetime.fromtimestamp((session.int >> 80) / 1000, UTC)
-        return (f"{day:%Y/%m/%d}", str(session), f"{number:06}") == match.groups()
+    def is_number(text):
+        """Whether this is how a segment's number is spelled."""
+        return f"{int(text):06}" == text and int(text) < 1 << 32
 
     @staticmethod
-    def poses(name):
+    def at_home(match):
+        """A session has one directory, on the day that its id begins with."""
+        session = UUID(match[2])
         try:
-            return name.endswith(".seg") and bool(UUID(name.split("/")[-2]))
-        except ValueError:
-            return False
+            day = datetime.fromtimestamp((session.int >> 80) / 1000, UTC)
+        except (ValueError, OverflowError, OSError):
+            day = datetime.fromtimestamp(0, UTC)
+        return (f"{day.year:04}/{day:%m/%d}", str(session)) == (match[1], match[2])
 
 
 def judge(root, trust, kept, now_us):

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::vault::segment_key;
 
-use super::{Found, Listing, LogListing, Stray, Version, is_hidden, stray};
+use super::{Found, Listing, LogListing, Stray, Version, is_hidden, poses_as_segment, segment_number, stray};
 use crate::ReplayError;
 use casemate_screen::safe::visible;
+
+/// How deep it is looked for segments below a directory that does not belong: no path is so long that more of it matters.
+const DEPTH_MAX: u32 = 64;
 
 /// A vault on disk.
 #[derive(Debug, Clone)]
@@ -108,8 +111,32 @@ impl DirVault {
                 (1.., None) if entry.is_dir && entry.name.bytes().all(|byte| byte.is_ascii_digit()) => {
                     self.descend(&entry.path, depth - 1, listing)?;
                 }
-                // Only a session's name in a place that is not the session's pretends to be evidence.
-                (_, session) => listing.strays.push(self.stray(&entry, session.is_some())),
+                _ => self.list_stray(&entry, DEPTH_MAX, listing)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists what does not belong here. Only a segment in a place that is not its session's pretends to be evidence, so that of a
+    /// directory what lies below it is looked at.
+    fn list_stray(&self, entry: &Entry, depth: u32, listing: &mut Listing) -> Result<(), ReplayError> {
+        listing.strays.push(self.stray(entry, false));
+        if entry.is_dir && !entry.is_hidden() {
+            self.list_poses(entry, depth, listing)?;
+        }
+        Ok(())
+    }
+
+    fn list_poses(&self, dir: &Entry, depth: u32, listing: &mut Listing) -> Result<(), ReplayError> {
+        let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
+        for entry in entries(&dir.path)? {
+            if entry.is_hidden() {
+                continue;
+            }
+            if entry.is_dir {
+                self.list_poses(&entry, depth, listing)?;
+            } else if poses_as_segment(&dir.name, &entry.name) {
+                listing.strays.push(self.stray(&entry, true));
             }
         }
         Ok(())
@@ -123,10 +150,11 @@ impl DirVault {
     fn list_session(&self, session: SessionId, dir: &Path, listing: &mut Listing) -> Result<(), ReplayError> {
         let mut numbers = Vec::new();
         for entry in entries(dir)? {
-            let number = entry.name.strip_suffix(".seg").and_then(|number| number.parse::<u32>().ok());
-            match number.filter(|number| format!("{number:06}.seg") == entry.name) {
+            match segment_number(&entry.name) {
                 Some(number) if entry.is_file => numbers.push(number),
-                number => listing.strays.push(self.stray(&entry, number.is_some())),
+                // What is no plain file and takes the place of one.
+                Some(_) if !entry.is_dir => listing.strays.push(self.stray(&entry, true)),
+                _ => self.list_stray(&entry, DEPTH_MAX, listing)?,
             }
         }
         numbers.sort_unstable();
@@ -269,9 +297,38 @@ mod tests {
         assert_eq!(listing.sessions.len(), 1);
         let poses: Vec<_> =
             listing.strays.iter().filter(|stray| stray.poses).map(|stray| stray.path.as_str()).collect();
-        assert_eq!(poses, [format!("v1/t/2025/11/23/{SESSION}")]);
-        assert_eq!(listing.strays.len(), 5);
+        assert_eq!(poses, [format!("v1/t/2025/11/23/{SESSION}/000000.seg")]);
+        assert_eq!(listing.strays.len(), 6);
         assert!(listing.strays.iter().any(|stray| stray.what.contains("never finished")));
+    }
+
+    #[test]
+    fn a_segment_poses_wherever_it_lies_and_nothing_else_does() {
+        let home = format!("v1/t/2025/11/22/{SESSION}");
+        let posing = [
+            format!("v1/t/2025/{SESSION}/000000.seg"),
+            format!("{home}/old/{SESSION}/000002.seg"),
+            format!("v1/t/kept/2025/11/{SESSION}/000001.seg"),
+        ];
+        let (dir, vault) = vault(&[
+            &format!("{home}/000000.seg"),
+            &posing[0],
+            &posing[1],
+            &posing[2],
+            &format!("{home}/old/000003.seg"),
+            &format!("v1/t/kept/{SESSION}/1.seg"),
+            &format!("v1/t/kept/{SESSION}/4294967296.seg"),
+            &format!("v1/t/.kept/{SESSION}/000001.seg"),
+            &format!("v1/t/kept/.now/{SESSION}/000001.seg"),
+            &format!("v1/t/2025/11/24/{SESSION}"),
+        ]);
+        fs::create_dir_all(dir.path().join(format!("v1/t/2025/11/23/{SESSION}"))).unwrap();
+        fs::create_dir_all(dir.path().join(format!("{home}/000005.seg"))).unwrap();
+        let listing = vault.sessions().unwrap();
+        assert_eq!(listing.sessions.values().next().unwrap(), &[0]);
+        let mut found: Vec<_> = listing.strays.iter().filter(|stray| stray.poses).map(|stray| &stray.path).collect();
+        found.sort();
+        assert_eq!(found, posing.iter().collect::<Vec<_>>());
     }
 
     #[test]

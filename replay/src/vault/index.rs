@@ -8,7 +8,7 @@ use casemate_recorder::transcript::block::SessionId;
 use casemate_recorder::vault::s3::Version as Listed;
 use casemate_recorder::vault::{log_key, segment_key};
 
-use super::{Listing, LogListing, Stray, Version, is_hidden, stray};
+use super::{Listing, LogListing, Stray, Version, is_hidden, poses_as_segment, segment_number, stray};
 use casemate_screen::safe::visible;
 
 /// Things that do not belong are listed up to here; anybody who can write could put more.
@@ -75,13 +75,10 @@ fn place(key: &str) -> Place<'_> {
     match parts.as_slice() {
         ["v1", "t", rest @ ..] => {
             let hidden = rest.iter().any(|part| is_hidden(part));
-            let session = rest.iter().rev().skip(1).find_map(|part| part.parse::<SessionId>().ok());
-            let no = rest.last().and_then(|name| name.strip_suffix(".seg")).and_then(|no| no.parse::<u32>().ok());
-            match (session, no) {
-                (Some(session), Some(no)) if segment_key(session, no) == key => Place::Segment(session, no),
-                // What lies with the segments of a session and is none means nothing.
-                (Some(session), _) => Place::Stray { poses: !hidden && !at_home(session, key) },
-                _ => Place::Stray { poses: false },
+            let [.., dir, name] = rest else { return Place::Stray { poses: false } };
+            match (dir.parse::<SessionId>(), segment_number(name)) {
+                (Ok(session), Some(no)) if segment_key(session, no) == key => Place::Segment(session, no),
+                _ => Place::Stray { poses: !hidden && poses_as_segment(dir, name) },
             }
         }
         ["v1", "log", node, "cp", day, name]
@@ -98,12 +95,6 @@ fn place(key: &str) -> Place<'_> {
         }
         _ => Place::Stray { poses: false },
     }
-}
-
-/// Whether the name lies where the session's segments do.
-fn at_home(session: SessionId, key: &str) -> bool {
-    let home = segment_key(session, 0);
-    home.rfind('/').is_some_and(|end| home.get(..=end).is_some_and(|home| key.starts_with(home)))
 }
 
 impl Index {
@@ -306,6 +297,13 @@ mod tests {
             (format!("{home}/1.seg"), false),
             (format!("{home}/.000001.seg"), false),
             (format!("v1/t/2025/11/23/{SESSION}/000001.seg"), true),
+            (format!("v1/t/kept/{SESSION}/000001.seg"), true),
+            (format!("{home}/{SESSION}/000001.seg"), true),
+            (format!("v1/t/2025/11/23/{SESSION}/notes.txt"), false),
+            (format!("v1/t/2025/11/23/{SESSION}/1.seg"), false),
+            (format!("v1/t/2025/11/23/{SESSION}/4294967296.seg"), false),
+            (format!("v1/t/2025/11/23/{SESSION}/old/000001.seg"), false),
+            (format!("v1/t/2025/11/23/{SESSION}"), false),
             (format!("v1/t/.2025/{SESSION}/000001.seg"), false),
             // Where ids are read in capitals too, they are not how the session's own place is spelled.
             (format!("v1/t/2025/11/22/{}/000001.seg", SESSION.to_uppercase()), true),

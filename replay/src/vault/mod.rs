@@ -32,6 +32,9 @@ pub use s3::S3Vault;
 /// What a bucket's address begins with.
 const SCHEME: &str = "s3://";
 
+/// A session's id with its dashes, in characters.
+const SESSION_LEN: usize = 36;
+
 /// A vault.
 #[derive(Debug)]
 pub enum Vault {
@@ -262,6 +265,18 @@ impl Vault {
 /// Whether a name begins with a dot: something in the making, which means nothing (FORMAT.md §1).
 fn is_hidden(name: &str) -> bool {
     name.starts_with('.')
+}
+
+/// Returns the number of a segment that a file is called after, spelled the one way.
+fn segment_number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".seg")?.parse::<u32>().ok()?;
+    (format!("{number:06}.seg") == name).then_some(number)
+}
+
+/// Whether a file would be a session's segment if it lay in another place: it is called like one, and its directory like a session.
+/// Where ids are read in capitals too, a name in capitals poses as one.
+fn poses_as_segment(dir: &str, name: &str) -> bool {
+    dir.len() == SESSION_LEN && dir.parse::<SessionId>().is_ok() && segment_number(name).is_some()
 }
 
 /// Says what a file that does not belong looks like.

@@ -7,6 +7,7 @@ mod clocks;
 mod desk;
 mod elsewhere;
 mod insider;
+mod names;
 mod plain;
 mod record;
 
@@ -61,6 +62,7 @@ async fn main() -> Result<ExitCode> {
     insider::forgeries(&shelf, &sounds)?;
     clocks::clocks(&shelf, &sounds)?;
     elsewhere::excuses(&shelf, &sounds)?;
+    names::names(&shelf, &sounds)?;
     let made = vectors::load()?.len();
     let bytes: u64 = vectors::files(&vectors::dir())?
         .iter()
