@@ -154,6 +154,7 @@ class Log:
 
     def sort_leaf(self, index, leaf):
         kind = leaf[0]
+        need(index > 0 or kind in (BOOT, -1), "the log does not begin with the start of a node")
         if kind == BOOT:
             need(leaf[6] <= index, f"a start saw {leaf[6]} leaves before it")
             self.boots.append((index, leaf[1]))

@@ -75,6 +75,9 @@ impl<'a> Book<'a> {
 
     /// Takes the next leaf; a session that ends by it is handed out.
     pub(super) fn take(&mut self, index: u64, leaf: Leaf, facts: &mut NodeFacts, hand_out: &mut dyn FnMut(Plan)) {
+        if index == 0 && !matches!(leaf, Leaf::Boot(_)) {
+            facts.alter("leaf 0: the log does not begin with the start of a node".to_owned());
+        }
         match leaf {
             Leaf::Boot(boot) => {
                 facts.boots += 1;
