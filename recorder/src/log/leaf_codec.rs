@@ -25,12 +25,9 @@ impl Leaf {
         if out.len() > ENTRY_LEN_MAX { Err(LeafError::Long(out.len())) } else { Ok(out) }
     }
 
-    fn encode_into(&self, e: &mut Encoder<&mut Vec<u8>>) -> Written {
-        if let Self::Unknown { raw, .. } = self {
-            e.writer_mut().extend_from_slice(raw);
-            return Ok(());
-        }
-        let fields = match self {
+    /// How many keys it has besides that of its type.
+    fn fields(&self) -> u64 {
+        match self {
             Self::Boot(_) => 6,
             Self::Heartbeat(_) => 4,
             Self::Open(_) | Self::Segment(_) | Self::Stored(_) => 8,
@@ -40,8 +37,15 @@ impl Leaf {
             Self::Control(_) => 3,
             Self::LegalHold(_) => 5,
             Self::Unknown { .. } => 0,
-        };
-        e.map(fields + 1)?.u8(0)?.u64(self.kind())?;
+        }
+    }
+
+    fn encode_into(&self, e: &mut Encoder<&mut Vec<u8>>) -> Written {
+        if let Self::Unknown { raw, .. } = self {
+            e.writer_mut().extend_from_slice(raw);
+            return Ok(());
+        }
+        e.map(self.fields() + 1)?.u8(0)?.u64(self.kind())?;
         match self {
             Self::Boot(leaf) => {
                 e.u8(1)?.bytes(&leaf.boot_id)?.u8(2)?.bytes(&leaf.boot_pub)?;
@@ -98,14 +102,15 @@ impl Leaf {
     /// Reads a leaf. Keys that a later version added are passed over; a type that is not known is kept as it is.
     ///
     /// # Errors
-    /// Not a CBOR map with ascending integer keys and key 0 first, a key missing, or bytes after the map.
+    /// Not a CBOR map with ascending integer keys and key 0 first, a key missing, or bytes after the map; a leaf without keys of a
+    /// later version that [`Leaf::encode`] would write otherwise.
     pub fn decode(bytes: &[u8]) -> Result<Self, LeafError> {
         if bytes.len() > ENTRY_LEN_MAX {
             return Err(LeafError::Long(bytes.len()));
         }
         let fields = Fields::read(bytes)?;
         let session = || fields.bytes(1).map(SessionId);
-        Ok(match fields.kind {
+        let leaf = match fields.kind {
             0 => Self::Boot(Boot {
                 boot_id: fields.bytes(1)?,
                 boot_pub: fields.bytes(2)?,
@@ -171,7 +176,12 @@ impl Leaf {
             }),
             11 => Self::Control(Control { session: session()?, what: fields.text(2)?, wall_us: fields.uint(3)? }),
             kind => Self::Unknown { kind, raw: bytes.to_vec() },
-        })
+        };
+        // All keys of a leaf must be there, so that one with no more of them has no others.
+        if fields.values.len() as u64 == leaf.fields() + 1 && leaf.encode()? != bytes {
+            return Err(LeafError::Shape("a leaf that is not in its one valid spelling"));
+        }
+        Ok(leaf)
     }
 }
 

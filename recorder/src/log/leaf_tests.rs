@@ -126,6 +126,16 @@ fn a_key_of_a_later_version_is_passed_over() {
 }
 
 #[test]
+fn a_leaf_has_one_spelling() {
+    let leaf = Leaf::Heartbeat(Heartbeat { boot_id: [1; 16], wall_us: 3, mono_us: 4, open: 5 });
+    let mut bytes = leaf.encode().unwrap();
+    // The last number in two bytes.
+    bytes.pop();
+    bytes.extend_from_slice(&[0x18, 5]);
+    assert!(matches!(Leaf::decode(&bytes), Err(LeafError::Shape(_))));
+}
+
+#[test]
 fn what_is_outside_the_format_is_refused() {
     let cases: [(&str, &[u8]); 7] = [
         ("not a map", &[0x81, 0]),

@@ -232,7 +232,7 @@ impl<'a> Book<'a> {
             return;
         };
         let (last_block, last_link) = (close.last_block, close.last_link);
-        plan.finish(LoggedEnd { index, close, recovered }, facts.age_us);
+        plan.finish(LoggedEnd { index, close, recovered }, facts.boots, facts.age_us);
         // By number where there is no gap; one with a gap is altered anyway.
         let segments = plan.segments.values().map(|segment| segment.sha256).collect();
         let retain_until_us = plan.open.retain_until_us;

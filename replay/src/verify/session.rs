@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use casemate_recorder::log::leaf::{Close as CloseLeaf, Open, SegmentRef};
+use casemate_recorder::log::leaf::{Close as CloseLeaf, Open, SEGMENTS_MAX, SegmentRef};
 use casemate_recorder::transcript::block::{Block, Codec, HEADER_LEN, Kind, Link};
 use casemate_recorder::transcript::chain::{Chain, IndexEntry, TRAILER_LEN, events, parse_trailer};
 use casemate_recorder::transcript::cipher::LaneKeys;
@@ -101,7 +101,11 @@ impl Plan {
     /// Takes what a leaf says about a segment; two leaves must say the same.
     pub(super) fn expect(&mut self, no: u32, segment: LoggedSegment) {
         let known = self.segments.entry(no).or_insert(segment);
-        if (known.bytes, known.sha256, known.last_link) != (segment.bytes, segment.sha256, segment.last_link) {
+        // CLOSE does not name blocks.
+        let other_blocks = segment.blocks.is_some() && known.blocks != segment.blocks;
+        if other_blocks
+            || (known.bytes, known.sha256, known.last_link) != (segment.bytes, segment.sha256, segment.last_link)
+        {
             self.blame(format!("the log names segment {no} twice, differently"));
         }
     }
@@ -118,8 +122,8 @@ impl Plan {
         }
     }
 
-    /// Takes the end of the session, and how old the log was.
-    pub(super) fn finish(&mut self, end: LoggedEnd, age_us: u64) {
+    /// Takes the end of the session, with how many starts there were by then, and how old the log was.
+    pub(super) fn finish(&mut self, end: LoggedEnd, boots: u64, age_us: u64) {
         let close = &end.close;
         for SegmentRef { no, bytes, sha256, last_link } in close.segments.iter().copied() {
             // FORMAT.md §8: a segment is logged by a leaf of its own before it enters a vault, and CLOSE repeats it.
@@ -127,6 +131,14 @@ impl Plan {
                 self.blame(format!("the log closes the session with segment {no}, which no SEGMENT leaf names"));
             }
             self.expect(no, LoggedSegment { bytes, sha256, last_link, blocks: None, age_us });
+        }
+        // A start that ends the session of another lists what it had to finish itself.
+        let listed = u32::try_from(close.segments.len()).unwrap_or(u32::MAX);
+        let all = close.segment_count.min(SEGMENTS_MAX as u32);
+        let last = close.segment_count.saturating_sub(listed)..close.segment_count;
+        let in_order = close.segments.iter().map(|segment| segment.no).eq(last);
+        if !in_order || (boots == self.boots && listed != all) {
+            self.blame("the log closes the session, and does not list all its last segments, in their order");
         }
         let named = self.segments.len() as u64;
         let last = self.segments.last_key_value().map(|(no, segment)| (u64::from(*no), segment.last_link));

@@ -10,6 +10,7 @@ mod insider;
 mod names;
 mod plain;
 mod record;
+mod strict;
 
 use std::fs;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ async fn main() -> Result<ExitCode> {
     clocks::clocks(&shelf, &sounds)?;
     elsewhere::excuses(&shelf, &sounds)?;
     names::names(&shelf, &sounds)?;
+    strict::leaves_of_insiders(&shelf, &sounds)?;
     let made = vectors::load()?.len();
     let bytes: u64 = vectors::files(&vectors::dir())?
         .iter()
