@@ -265,7 +265,15 @@ pub fn events(block: &Block<'_>, keys: &LaneKeys) -> Result<Vec<(u64, Entry)>, B
             } else {
                 None
             };
-            micro::records(&plain, key.as_ref(), |base_us, run| read_run(run, base_us, &mut out))?;
+            micro::records(&plain, header, key.as_ref(), |head, run| {
+                let before = out.len();
+                read_run(run, head.mono_us, &mut out)?;
+                if (out.len() - before) as u64 == u64::from(head.event_count) {
+                    Ok(())
+                } else {
+                    Err(BlockError::Payload("a MICRO record with another number of events than its head counts"))
+                }
+            })?;
         }
         _ => return Err(BlockError::Payload("a block that holds no events")),
     }

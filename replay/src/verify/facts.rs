@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use casemate_recorder::transcript::block::Link;
 
 use super::earlier::{Known, Versions};
+use super::numbers::Numbers;
 use super::session::{Outcome, Plan, total};
 
 /// What the segments of a session say together.
@@ -64,6 +65,8 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>, known: Option<&Known>
     // Where the next segment has to begin; unknown behind one that is absent.
     let mut expected: Option<(u64, Link, [u64; 3])> = Some((0, Link::ZERO, [0; 3]));
     let mut ended = false;
+    // Of all events, as long as every segment was read.
+    let mut numbers = Some(Numbers::default());
     for (no, outcome) in (0u32..).zip(outcomes) {
         match outcome {
             Outcome::Sound(sound) => {
@@ -73,6 +76,12 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>, known: Option<&Known>
                 } else if expected.is_some_and(|expected| expected != begins) {
                     blame.get_or_insert_with(|| format!("segment {no} does not follow the one before it"));
                 }
+                numbers = numbers.zip(sound.numbers.as_ref()).map(|(mut numbers, read)| {
+                    if !numbers.merge(read) {
+                        blame.get_or_insert_with(|| format!("segment {no} has an event that was there before"));
+                    }
+                    numbers
+                });
                 ended = sound.ended;
                 expected = Some((sound.next_block, sound.last_link, sound.events_after));
                 facts.blocks = sound.next_block;
@@ -112,6 +121,11 @@ pub(super) fn conclude(plan: Plan, outcomes: Vec<Outcome>, known: Option<&Known>
             let (seen, last) = (head.block_no, next_block.saturating_sub(1));
             blame.get_or_insert_with(|| format!("the log saw block {seen}, and the transcript ends at block {last}"));
         }
+    }
+    // A transcript that goes on may hold newer events of one lane while older ones of another are still on the way.
+    let whole = ended && facts.absent.is_empty() && facts.unreadable.is_none() && blame.is_none();
+    if let Some(numbers) = numbers.filter(|numbers| whole && !numbers.is_dense()) {
+        blame = Some(format!("event {} of the session is missing", numbers.first_hole()));
     }
     let unknown = facts.plan.present.iter().find(|no| !facts.plan.segments.contains_key(no));
     if let Some(no) = unknown {

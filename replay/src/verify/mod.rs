@@ -15,6 +15,7 @@ mod ledger;
 mod listed;
 mod log;
 mod notes;
+mod numbers;
 mod orders;
 mod report;
 mod sample;

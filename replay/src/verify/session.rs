@@ -19,6 +19,7 @@ use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
 use super::ledger::Ledger;
+use super::numbers::Numbers;
 use crate::ReplayError;
 use crate::reader::SegmentReader;
 use crate::vault::Vault;
@@ -166,6 +167,8 @@ pub(super) struct Sound {
     pub(super) stream_bytes: Option<u64>,
     pub(super) bytes: u64,
     pub(super) last_mono_us: u64,
+    /// The numbers of its events, where they were read.
+    pub(super) numbers: Option<Numbers>,
 }
 
 /// What became of one segment.
@@ -281,8 +284,8 @@ struct Pass {
     next_head: usize,
     stream_bytes: Option<u64>,
     last_mono_us: u64,
-    /// Where events are read as well.
-    keys: Option<LaneKeys>,
+    /// Where events are read as well, with the numbers of those that were.
+    keys: Option<(LaneKeys, Numbers)>,
 }
 
 impl Check<'_> {
@@ -364,7 +367,7 @@ impl Check<'_> {
             next_head: self.plan.heads.partition_point(|head| head.block_no < first_block),
             stream_bytes: None,
             last_mono_us: 0,
-            keys,
+            keys: keys.map(|keys| (keys, Numbers::default())),
         })
     }
 
@@ -407,8 +410,11 @@ impl Check<'_> {
             Kind::Close => self.close(pass, block).map_err(|what| in_block(&what))?,
             Kind::Recovered => self.recovered(pass, block).map_err(|what| in_block(&what))?,
             Kind::Data | Kind::Micro => {
-                if let Some(keys) = &pass.keys {
-                    events(block, keys).map_err(|error| in_block(&error.to_string()))?;
+                if let Some((keys, numbers)) = &mut pass.keys {
+                    let read = events(block, keys).map_err(|error| in_block(&error.to_string()))?;
+                    if let Some((_, twice)) = read.iter().find(|(_, entry)| !numbers.take(entry.seq)) {
+                        return Err(in_block(&format!("event {} of the session is there twice", twice.seq)));
+                    }
                 }
             }
             Kind::Head | Kind::Unknown(_) => {}
@@ -499,6 +505,7 @@ impl Check<'_> {
             stream_bytes: pass.stream_bytes,
             bytes: self.logged.bytes,
             last_mono_us: pass.last_mono_us,
+            numbers: pass.keys.as_ref().map(|(_, numbers)| numbers.clone()),
         })
     }
 }
