@@ -90,6 +90,8 @@ pub struct Listen {
     pub metrics: Vec<SocketAddr>,
     /// Whether clients may use MACs without encrypt-then-MAC.
     pub plain_macs: bool,
+    /// Whether what says that it is `ssh -J` or `-W` itself needs no key inside.
+    pub jump_without_key: bool,
 }
 
 /// A private key and the file it came from. Has no `Debug`, so that no log line can show it.

@@ -188,8 +188,9 @@ impl Parser<'_, '_> {
             }
         }
         let plain_macs = table.boolean("plain_macs").is_some_and(|allowed| allowed.value);
+        let jump_without_key = table.boolean("jump_without_key").is_some_and(|allowed| allowed.value);
         table.finish();
-        (!ssh.is_empty()).then_some(Listen { ssh, postgres, postgres_socket, metrics, plain_macs })
+        (!ssh.is_empty()).then_some(Listen { ssh, postgres, postgres_socket, metrics, plain_macs, jump_without_key })
     }
 
     fn host_keys(&self, root: &mut Fields<'_, '_>) -> Vec<Located<KeyFile>> {

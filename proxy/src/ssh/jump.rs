@@ -26,10 +26,11 @@ pub(super) struct Direct<'a> {
     pub(super) origin_port: u32,
 }
 
-/// Who speaks on such a channel, as far as the client of the portal can tell.
+/// Who speaks on such a channel, as far as its originator tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// OpenSSH itself, for `-J` and `-W`: whoever holds the outer connection, and nobody else.
+    /// OpenSSH itself, for `-J` and `-W`, or somebody on the client's machine who gave its port to their end of a connection to a
+    /// forwarded port: the name is the same.
     Client,
     /// Somebody on the client's machine: everybody there can reach a forwarded port.
     Machine,
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_openssh_itself_is_known_for_the_holder_of_the_connection() {
+    fn only_the_name_that_openssh_gives_itself_is_taken_for_it() {
         assert_eq!(Origin::of("127.0.0.1", 65_535), Some(Origin::Client));
         for (host, port) in [
             ("127.0.0.1", 40_000),

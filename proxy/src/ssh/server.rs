@@ -208,8 +208,11 @@ impl Handler for Front {
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
         self.login.ask_methods(user);
         match &self.approach {
-            // Nobody but the client that holds the outer connection can speak here, and who holds that was proved.
-            Approach::Jump(jump) if jump.origin == Origin::Client => {
+            // The client names the originator, and of a forwarded port it names whatever port somebody there chose: it proves
+            // nothing, so this holds only where the operators have said that their clients' machines have one user each.
+            Approach::Jump(jump)
+                if jump.origin == Origin::Client && self.door.policy().config().listen.jump_without_key =>
+            {
                 let identity = jump.portal.identity().clone();
                 self.admit(user, "jump", identity)
             }

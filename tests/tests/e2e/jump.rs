@@ -167,10 +167,26 @@ fn where_nothing_is_known_and_where_nobody_may_go_look_the_same() {
             "{why}: {reasons:#?}"
         );
     }
-    assert!(control_says(&vault, "auth", &["jump", "\"nobody\"", "\"accepted\":0"]));
+    assert!(control_says(&vault, "auth", &["publickey", "\"nobody\"", "\"accepted\":0"]));
 }
 
-/// Acceptance of the design: a forwarded port can be reached by others, the inside of a jump cannot.
+/// Connects to a port from the one that OpenSSH names itself by, as any user of the machine may.
+const FROM_THE_PORT_OF_OPENSSH: &str = r#"
+import os, socket, sys, threading
+far = socket.socket()
+far.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+far.bind(("127.0.0.1", 65535))
+far.connect(("127.0.0.1", int(sys.argv[1])))
+def up():
+    while data := os.read(0, 65536):
+        far.sendall(data)
+    far.shutdown(socket.SHUT_WR)
+threading.Thread(target=up, daemon=True).start()
+while data := far.recv(65536):
+    os.write(1, data)
+"#;
+
+/// Acceptance of the design: a forwarded port can be reached by others, and lets none of them in.
 #[test]
 fn others_on_a_forwarded_port_must_prove_the_same_person() {
     let dir = tempfile::tempdir().unwrap();
@@ -185,14 +201,15 @@ fn others_on_a_forwarded_port_must_prove_the_same_person() {
     wait_until(Duration::from_secs(20), || casemate_tests::client::greets(local));
     let stranger = dir.path().join("stranger");
     keys::make(&stranger, "ed25519").unwrap();
-    let through = |identity: &std::path::Path| {
+    let through_with = |identity: &std::path::Path, more: &[&str]| {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
         ssh.args(["-o", &format!("UserKnownHostsFile={}", lab.client.known_hosts().display())]);
         ssh.args(["-o", "HostKeyAlias=web1", "-o", "StrictHostKeyChecking=yes", "-p", &local.to_string()]);
-        ssh.arg("-i").arg(identity).args(["-l", &lab.target.user, "127.0.0.1", "echo in"]);
+        ssh.args(more).arg("-i").arg(identity).args(["-l", &lab.target.user, "127.0.0.1", "echo in"]);
         run(&mut ssh, nothing(), PATIENCE).unwrap()
     };
+    let through = |identity: &std::path::Path| through_with(identity, &[]);
     // The person themselves, from their own machine, with their own key.
     let done = through(&lab.identity());
     assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
@@ -202,6 +219,12 @@ fn others_on_a_forwarded_port_must_prove_the_same_person() {
         assert_eq!((done.out().as_str(), done.code()), ("", 255), "{}", other.display());
         assert!(done.err().contains("Permission denied (publickey)"), "{}", done.err());
     }
+    // Nor where they come from the port that OpenSSH names itself by.
+    let script = lab.dir.join("from_the_port_of_openssh");
+    std::fs::write(&script, FROM_THE_PORT_OF_OPENSSH).unwrap();
+    let done = through_with(&stranger, &["-o", &format!("ProxyCommand=python3 {} {local}", script.display())]);
+    assert_eq!((done.out().as_str(), done.code()), ("", 255), "another user of that machine");
+    assert!(done.err().contains("Permission denied (publickey)"), "{}", done.err());
     forward.kill().unwrap();
     forward.wait().unwrap();
     // Another machine, where the port was forwarded for all (`ssh -g`): the client names it, and it gets no channel at all.
@@ -226,6 +249,26 @@ transport.close()
     assert_eq!(vault.of_kind("session").unwrap().len(), 1);
     let user = format!("\"name\":\"{}\"", lab.target.user);
     assert!(control_says(&vault, "auth", &[&user, "1 keys offered", "\"accepted\":0"]), "who tried is on record");
+    let portal = vault.of_kind("portal").unwrap().into_iter().next().unwrap();
+    let portal = vault.transcript(portal["session"].as_str().unwrap()).unwrap();
+    assert!(portal.says("ssh.open", "65535"), "they did come from that port");
+}
+
+#[test]
+fn a_jump_does_without_a_second_proof_only_where_that_is_set() {
+    // The options are for the inner connection alone: the outer one is a process of its own.
+    let no_key = ["-o", "PubkeyAuthentication=no", Route::Inside.host(), "echo in"];
+    let lab = Lab::start().unwrap();
+    let done = ssh(&lab, &no_key);
+    assert_eq!((done.out().as_str(), done.code()), ("", 255));
+    assert!(done.err().contains("Permission denied (publickey)"), "{}", done.err());
+    drop(lab);
+    let settings = "[listen]\njump_without_key = true".parse().unwrap();
+    let lab = Lab::with(&Options { settings, ..Options::default() }).unwrap();
+    let done = ssh(&lab, &no_key);
+    assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
+    lab.bastion.stop();
+    assert!(control_says(&lab.vault(), "auth", &["\"jump\"", "\"accepted\":1"]), "how they got in is on record");
 }
 
 #[test]
