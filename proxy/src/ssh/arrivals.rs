@@ -57,6 +57,13 @@ pub(super) struct Slot {
     left: Arc<AtomicBool>,
 }
 
+impl Slot {
+    /// Whether one of its clones is gone.
+    pub(super) fn is_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.left.swap(true, Ordering::SeqCst) {

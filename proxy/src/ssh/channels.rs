@@ -68,10 +68,10 @@ pub(super) enum Way {
 /// A channel as the client's side sees it.
 enum Entry {
     Live(Box<Live>),
-    /// Another SSH connection is inside.
+    /// Another connection is inside, and has a place too: it leaves it when it has ended the channel.
     Tunnel {
         inlet: Inlet,
-        _slot: Slot,
+        slot: Slot,
         _gone: DropGuard,
     },
     /// It will be told why there is nothing for it.
@@ -342,8 +342,8 @@ impl Channels {
         let (_, write) = channel.split();
         let gone = self.here.child_token();
         let (inlet, pipe) = Pipe::new(&write, &self.uploads, session.limits().backlog_max);
-        session.tasks().spawn(jump.run(write, pipe, gone.clone(), open, opened));
-        self.table.insert(id, Entry::Tunnel { inlet, _slot: slot, _gone: gone.drop_guard() });
+        session.tasks().spawn(jump.run(write, pipe, gone.clone(), slot.clone(), open, opened));
+        self.table.insert(id, Entry::Tunnel { inlet, slot, _gone: gone.drop_guard() });
     }
 
     /// Opens a connection that the target makes, where the access line names the place.
@@ -421,7 +421,7 @@ impl Channels {
     fn prune(&mut self) {
         self.table.retain(|_, entry| match entry {
             Entry::Live(live) => !live.home.lock().1.is_closed(),
-            Entry::Tunnel { inlet, .. } => !inlet.is_closed(),
+            Entry::Tunnel { slot, .. } => !slot.is_left(),
             Entry::Doomed { .. } => true,
         });
     }

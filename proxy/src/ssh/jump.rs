@@ -12,6 +12,7 @@ use russh::server::ChannelOpenHandle;
 use russh::{ChannelOpenFailure, ChannelWriteHalf, server};
 use tokio_util::sync::CancellationToken;
 
+use super::arrivals::Slot;
 use super::pipe::Pipe;
 use crate::config::{Target, TargetKind};
 use crate::server::{Door, converse, postgres};
@@ -77,7 +78,7 @@ impl Jump {
         Ok(Self { door: door.clone(), portal: Arc::clone(portal), target, origin })
     }
 
-    /// Serves the inner connection to its end, then closes the channel.
+    /// Serves the inner connection to its end, then closes the channel and leaves its place.
     ///
     /// Boxed, because an inner connection is served by the code that serves the outer one.
     pub(super) fn run(
@@ -85,10 +86,13 @@ impl Jump {
         write: ChannelWriteHalf<server::Msg>,
         pipe: Pipe,
         gone: CancellationToken,
+        slot: Slot,
         open: ChannelOpenHandle,
         opened: Ticket,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
+            // The library never tells of the client's close after ours: the place is left here.
+            let _slot = slot;
             let _guard = PanicEnds(Arc::clone(&self.portal));
             if opened.receipt().await.is_err() {
                 // The portal ends too, and says why.

@@ -27,28 +27,25 @@ impl Inlet {
     /// Takes bytes in.
     ///
     /// # Errors
-    /// Nobody takes them any more, or the client sent far more than its window allowed: the channel is over.
+    /// The client sent far more than its window allowed: the channel is over.
     pub(super) fn push(&self, data: &[u8]) -> Result<(), Overrun> {
         let held = self.backlog.hold(data.len());
         if self.backlog.exceeds_limit() {
             return Err(Overrun);
         }
         let Some(queue) = &self.queue else { return Ok(()) };
-        queue.send((Bytes::copy_from_slice(data), held)).map_err(|_| Overrun)
+        // What comes after the inner connection's end is nothing. The channel is about to be closed, and must live for that.
+        let _ = queue.send((Bytes::copy_from_slice(data), held));
+        Ok(())
     }
 
     /// Ends the input: what comes after an end of file is nothing.
     pub(super) fn end(&mut self) {
         self.queue = None;
     }
-
-    /// Whether the inner connection is over.
-    pub(super) fn is_closed(&self) -> bool {
-        self.queue.as_ref().is_some_and(mpsc::UnboundedSender::is_closed)
-    }
 }
 
-/// There is no more room, or nobody takes anything.
+/// There is no more room.
 #[derive(Debug)]
 pub(super) struct Overrun;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use casemate_tests::client::Route;
 use casemate_tests::keys;
 use casemate_tests::noise::Noise;
-use casemate_tests::process::{Done, nothing, run, wait_until};
+use casemate_tests::process::{Done, Spawned, nothing, run, wait_until};
 use casemate_tests::rig::{self, Lab, Options, PORTAL};
 use casemate_tests::sshd::free_port;
 
@@ -269,6 +269,43 @@ fn a_jump_does_without_a_second_proof_only_where_that_is_set() {
     assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
     lab.bastion.stop();
     assert!(control_says(&lab.vault(), "auth", &["\"jump\"", "\"accepted\":1"]), "how they got in is on record");
+}
+
+/// Whoever leaves first leaves no trace: neither a place that is taken, nor a way in that is shut.
+#[test]
+fn what_is_inside_and_killed_leaves_room_for_others() {
+    let lab = Lab::start().unwrap();
+    let local = free_port().unwrap();
+    let mut ssh = lab.client.program("ssh");
+    ssh.args(["-N", "-o", "ExitOnForwardFailure=yes", "-L", &format!("127.0.0.1:{local}:web1:22"), PORTAL]);
+    let _forward = Spawned::start(ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())).unwrap();
+    assert!(wait_until(Duration::from_secs(20), || casemate_tests::client::greets(local)));
+    let inside = |command: &str| {
+        let mut ssh = lab.client.program("ssh");
+        ssh.args(["-o", "ProxyJump=none", "-o", "HostName=127.0.0.1", "-o", "HostKeyAlias=web1", "-p"]);
+        ssh.arg(local.to_string()).arg(Route::Inside.host()).arg(command);
+        ssh
+    };
+    for batch in 1..=2 {
+        let clients: Vec<_> = (0..6)
+            .map(|_| {
+                let mut ssh = inside("echo ready; cat");
+                let ssh = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                ssh.spawn().unwrap()
+            })
+            .collect();
+        for mut client in clients {
+            let mut ready = [0; 6];
+            let read = client.stdout.as_mut().unwrap().read_exact(&mut ready);
+            client.kill().unwrap();
+            let output = client.wait_with_output().unwrap();
+            assert!(read.is_ok(), "{batch}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        // Their targets have two seconds to notice.
+        lab.vault().settle_kind("session", 6 * batch, Duration::from_secs(20)).unwrap();
+    }
+    let done = run(&mut inside("echo in"), nothing(), PATIENCE).unwrap();
+    assert_eq!((done.out().as_str(), done.code()), ("in\n", 0), "{}", done.err());
 }
 
 #[test]

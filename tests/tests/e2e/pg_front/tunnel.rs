@@ -66,3 +66,18 @@ fn a_target_may_do_without_the_token_in_a_tunnel_alone() {
     let street = Access { password: String::new(), ..through(&lab) };
     assert!(refusal(&street, &[]).is_some());
 }
+
+/// A client that is asked for a password it does not have goes first, as `psql -w` does before it asks a person.
+#[test]
+fn a_tunnel_whose_client_ends_first_leaves_room_for_others() {
+    let lab = lab();
+    let (_ssh, access) = tunnel(&lab);
+    for round in 0..12 {
+        let mut psql = access.program("psql", &lab.dir).unwrap();
+        let done = run(psql.env_remove("PGPASSWORD").args(["-wXAtc", "select 1"]), nothing(), PATIENCE).unwrap();
+        assert!(done.err().contains("no password supplied"), "{round}: {}", done.err());
+    }
+    // And somebody who has one gets in.
+    let mut client = RawPg::login(&Access { password: token(&lab), ..access.clone() }).unwrap();
+    assert_eq!(client.query("select 1").unwrap()[1].row(), [Some(b"1".to_vec())]);
+}
