@@ -123,8 +123,7 @@ async fn converse<C: Carrier>(
     match outcome {
         Ok(Outcome::Live(session, slot)) => {
             attend(&mut running, &session, kill, cut).await;
-            session.tasks().close();
-            session.tasks().wait().await;
+            outlast(&session, cut).await;
             slot.close(&session).await;
             drop(slot);
         }
@@ -144,14 +143,33 @@ async fn finish(running: RunningSession, source: SocketAddr) {
     }
 }
 
-/// Watches a session until its connection is over, by itself or because the session is to end.
-async fn attend(running: &mut RunningSession, session: &Session, kill: &Kill, cut: &Cut) {
-    let end = tokio::select! {
-        result = &mut *running => return note_result(session, result),
+/// Waits until something ends the session, and says what.
+async fn due(session: &Session, cut: &Cut) -> End {
+    tokio::select! {
         end = session.ended() => end,
         frozen = session.recording().wait_frozen() => End::frozen(&frozen),
         end = cut.wait() => end,
         end = session.overdue() => end,
+    }
+}
+
+/// Waits for the channels of a connection that is over. They go on without their client as long as targets take what it had
+/// sent, and what ends a session ends them then too.
+async fn outlast(session: &Session, cut: &Cut) {
+    session.tasks().close();
+    let end = tokio::select! {
+        () = session.tasks().wait() => return,
+        end = due(session, cut) => end,
+    };
+    session.end(end);
+    session.tasks().wait().await;
+}
+
+/// Watches a session until its connection is over, by itself or because the session is to end.
+async fn attend(running: &mut RunningSession, session: &Session, kill: &Kill, cut: &Cut) {
+    let end = tokio::select! {
+        result = &mut *running => return note_result(session, result),
+        end = due(session, cut) => end,
     };
     session.end(end.clone());
     session.tasks().close();
