@@ -90,6 +90,9 @@ pub struct Wanted {
 #[error("login name is not of the form PERSON+TARGET+ROLE")]
 pub struct MalformedLogin;
 
+/// The method of who came with a TLS client certificate.
+const CERTIFICATE: &str = "certificate";
+
 /// Where SSH is spoken unless somebody says otherwise (RFC 4253 §4).
 const SSH_PORT: u32 = 22;
 
@@ -230,6 +233,14 @@ pub enum Denial {
         /// The name.
         person: String,
     },
+    /// The key that proved who it is, or under which a token was made, is not the person's any more.
+    #[error("key {fingerprint} of {person:?} is not configured any more")]
+    KeyGone {
+        /// The person.
+        person: String,
+        /// The key.
+        fingerprint: String,
+    },
     /// No target was named.
     #[error("no target named")]
     NoTarget {
@@ -281,6 +292,7 @@ impl Denial {
             }
             Self::OtherPerson { .. }
             | Self::UnknownPerson { .. }
+            | Self::KeyGone { .. }
             | Self::UnknownTarget { .. }
             | Self::NoAccess { .. }
             | Self::RoleNotGranted { .. } => "access denied".to_owned(),
@@ -332,20 +344,21 @@ impl Policy {
         })
     }
 
-    /// Identifies the person to whom a token was given.
+    /// Identifies the person to whom a token was given, while the key is theirs under which it was made.
     pub fn identify_by_token(&self, token: &Redeemed, source: SocketAddr) -> Option<Identity> {
-        self.knows(token.person()).then(|| Identity {
+        let identity = Identity {
             person: token.person().to_owned(),
             method: "token",
             fingerprint: token.fingerprint().to_owned(),
             source,
-        })
+        };
+        self.still_knows(&identity).is_ok().then_some(identity)
     }
 
     /// Identifies the person whom a certificate names. Call it only where TLS has verified the certificate and that its key is
     /// held.
     pub fn identify_by_certificate(&self, person: &str, fingerprint: String, source: SocketAddr) -> Option<Identity> {
-        self.knows(person).then(|| Identity { person: person.to_owned(), method: "certificate", fingerprint, source })
+        self.knows(person).then(|| Identity { person: person.to_owned(), method: CERTIFICATE, fingerprint, source })
     }
 
     /// Takes somebody who is known by an SSH connection for the same inside it: whoever may use a port that it forwards.
@@ -357,6 +370,20 @@ impl Policy {
         self.config.persons.iter().any(|candidate| candidate.name == person)
     }
 
+    /// Whether what somebody proved once is still theirs: a reload may have removed the person or the key since.
+    fn still_knows(&self, who: &Identity) -> Result<(), Denial> {
+        let person = who.person.clone();
+        let Some(known) = self.config.persons.iter().find(|candidate| candidate.name == person) else {
+            return Err(Denial::UnknownPerson { person });
+        };
+        let is_theirs = |key: &PublicKey| key.fingerprint(HashAlg::Sha256).to_string() == who.fingerprint;
+        // A certificate's key is in no configuration: what takes it away is the revocation list.
+        if who.method == CERTIFICATE || known.keys.iter().any(is_theirs) {
+            return Ok(());
+        }
+        Err(Denial::KeyGone { person, fingerprint: who.fingerprint.clone() })
+    }
+
     /// Decides whether an identified person may have what they ask for, at a target of that kind.
     ///
     /// # Errors
@@ -366,10 +393,7 @@ impl Policy {
         if wanted.person != person {
             return Err(Denial::OtherPerson { proved: person.to_owned(), named: wanted.person.clone() });
         }
-        // A reload may have removed the person between login and this question.
-        if !self.knows(person) {
-            return Err(Denial::UnknownPerson { person: person.to_owned() });
-        }
+        self.still_knows(who)?;
         let Some(named) = &wanted.target else {
             return Err(Denial::NoTarget { person: person.to_owned() });
         };
@@ -418,8 +442,9 @@ impl Policy {
     /// at its protocol's own port or the target's, or by its address where that is the address of one target only.
     ///
     /// # Errors
-    /// [`Denial`] where nothing is known by that name, or no access line leads there.
+    /// [`Denial`] where nothing is known by that name, no access line leads there, or they are not known any more.
     pub fn destination(&self, who: &Identity, host: &str, port: u32) -> Result<Arc<Target>, Denial> {
+        self.still_knows(who)?;
         let host = host.to_ascii_lowercase();
         let named = [(TargetKind::Ssh, SSH_PORT), (TargetKind::Pg, PG_PORT)].into_iter().find_map(|(kind, usual)| {
             self.named(kind, &host).filter(|target| port == usual || port == u32::from(target.port))

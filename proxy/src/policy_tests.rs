@@ -201,6 +201,23 @@ fn a_reload_takes_effect_for_the_next_question() {
 }
 
 #[test]
+fn a_key_that_a_reload_took_away_proves_nothing_any_more() {
+    let before = policy(SAMPLE);
+    let alice = identify(&before, "alice", ALICE).unwrap();
+    let after = policy(&SAMPLE.replace("@ALICE", "@WEB1"));
+    for who in [&alice, &after.identify_in_tunnel(&alice)] {
+        let denial = ask(&after, who, "alice+web1+root").unwrap_err();
+        assert!(matches!(denial, Denial::KeyGone { .. }), "{denial}");
+        assert_eq!((denial.fault(), denial.client_text().as_str()), (Fault::Policy, "access denied"));
+        assert!(after.destination(who, "web1", 22).is_err());
+        assert!(ask(&before, who, "alice+web1+root").is_ok());
+    }
+    // What takes a certificate away is the revocation list.
+    let certified = after.identify_by_certificate("alice", "SHA256:other".to_owned(), source()).unwrap();
+    assert!(ask(&after, &certified, "alice+web1+root").is_ok());
+}
+
+#[test]
 fn a_login_is_one_to_three_names() {
     let wanted = Wanted::parse("alice+web1+root").unwrap();
     assert_eq!(

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use casemate_tests::bastion::Bastion;
 use casemate_tests::client::Route;
-use casemate_tests::keys;
-use casemate_tests::process::wait_until;
+use casemate_tests::pg_client::{Access, PgRoute};
+use casemate_tests::process::{Spawned, nothing, run, wait_until};
 use casemate_tests::pty::Terminal;
-use casemate_tests::rig::Lab;
+use casemate_tests::rig::{DATABASE, Lab, Options, PORTAL};
+use casemate_tests::{keys, postgres};
 
 use super::{closed_sessions, control_says, only_session};
 
@@ -50,6 +52,61 @@ fn a_reload_lets_new_people_in_and_cuts_nobody_off() {
     terminal.wait(PATIENCE).unwrap();
     lab.bastion.stop();
     assert!(control_says(&lab.vault(), "daemon", &["reload"]), "the reload is on record");
+}
+
+/// An open connection is no way round the key that was taken away: it opens nothing new, and what is open goes on.
+#[test]
+fn a_key_that_a_reload_takes_away_opens_nothing_more() {
+    let lab = Lab::with(&Options { postgres: Some(postgres::Options::default()), ..Options::default() }).unwrap();
+    let socket = lab.dir.join("mux").display().to_string();
+    let mut master = lab.client.ssh_to(PORTAL, &["-M", "-N", "-S", &socket]);
+    let master = Spawned::start(master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())).unwrap();
+    assert!(wait_until(PATIENCE, || std::path::Path::new(&socket).exists()));
+    let over = |options: &[&str], verb: &[&str]| {
+        let mut ssh = lab.client.ssh_to(PORTAL, &[&["-S", socket.as_str()], options].concat());
+        run(ssh.args(verb), nothing(), PATIENCE).unwrap()
+    };
+    let done = over(&[], &["token", DATABASE]);
+    assert_eq!(done.code(), 0, "{}", done.err());
+    let through = lab.pg_access(PgRoute::Through).unwrap();
+    let access = Access { password: done.out().trim_end().to_owned(), ..through };
+    let psql =
+        || run(access.program("psql", &lab.dir).unwrap().args(["-XAtc", "select 1"]), nothing(), PATIENCE).unwrap();
+    assert_eq!(psql().out(), "1\n", "{}", psql().err());
+    assert!(over(&["-W", "web1:22"], &[]).out().starts_with("SSH-2.0-"));
+    let mut menu = Terminal::start(&lab.client.ssh_to(PORTAL, &["-S", &socket, "-tt"]), 80, 24).unwrap();
+    menu.expect("Enter to leave: ", PATIENCE).unwrap();
+    let mut running = Terminal::start(&lab.client.ssh(Route::Through, &["-tt"]), 80, 24).unwrap();
+    running.type_in(b"echo before $((1+1))\r").unwrap();
+    running.expect("before 2", PATIENCE).unwrap();
+
+    let other = keys::make(&lab.dir.join("other"), "ed25519").unwrap();
+    let key = |line: &str| line.split(' ').nth(1).unwrap().to_owned();
+    let mine = keys::public_line(&lab.identity()).unwrap();
+    let config = fs::read_to_string(lab.bastion.config()).unwrap();
+    assert!(config.contains(&key(&mine)));
+    fs::write(lab.bastion.config(), config.replace(&key(&mine), &key(&other))).unwrap();
+    lab.bastion.reload();
+    assert!(wait_until(PATIENCE, || lab.exec(Route::Through, "true").unwrap().code() == 255));
+
+    let done = over(&[], &["token", DATABASE]);
+    assert_eq!((done.out().as_str(), done.code()), ("", 1), "{}", done.err());
+    assert_eq!(over(&["-W", "web1:22"], &[]).out(), "");
+    assert!(psql().err().contains("password authentication failed"), "{}", psql().err());
+    menu.type_in(b"1\r").unwrap();
+    menu.expect("casemate: access denied", PATIENCE).unwrap();
+    assert_eq!(menu.wait(PATIENCE).unwrap().code(), Some(255));
+    running.type_in(b"echo still $((2+2)); exit\r").unwrap();
+    running.expect("still 4", PATIENCE).unwrap();
+    running.wait(PATIENCE).unwrap();
+    drop(master);
+    lab.bastion.stop();
+    let portals = lab.vault().of_kind("portal").unwrap();
+    let noted = portals.iter().any(|portal| {
+        let portal = lab.vault().transcript(portal["session"].as_str().unwrap()).unwrap();
+        portal.says("ssh.open", "is not configured any more")
+    });
+    assert!(noted, "why is on record");
 }
 
 #[test]
