@@ -246,7 +246,14 @@ impl ClientSide<'_> {
                     }
                 },
             };
-            let Some(item) = item else { return Ok(Finish::Lost { exited }) };
+            let Some(item) = item else {
+                // A shell's exit status is told all the same: the target may go before it has closed the channel.
+                if exit.is_some() && !self.gone.is_cancelled() {
+                    self.show_slip().await?;
+                    self.tell_exit(exit.take()).await;
+                }
+                return Ok(Finish::Lost { exited });
+            };
             if self.gone.is_cancelled() {
                 // Nobody listens, but the target must be read until it has noticed.
                 backlog.release();

@@ -633,3 +633,21 @@ fn targets_that_take_nothing_or_give_too_much() {
     vault.settle(cases.len() + 2 + floods as usize, 2 * BOUND).unwrap();
     vault.verify(&[]).unwrap().unaltered().unwrap();
 }
+
+// Sshd itself goes like that when it is killed between the two.
+#[test]
+fn a_shell_whose_target_goes_without_a_close_keeps_its_exit_status() {
+    let target = HostileTarget::running(HOST, |peer, channel| {
+        peer.send(Put::message(msg::CHANNEL_DATA).u32(channel).string("bye\r\n"))?;
+        peer.send(request(channel, "exit-status", false).u32(3))?;
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(peer.packets.stream().shutdown(Shutdown::Both)?)
+    })
+    .unwrap();
+    let ground = Ground::with_targets(LIMITS, &[("gone", HOST, &target)]);
+    let mut ssh = ground.lab.client.ssh(Route::Through, &["-tt", "-l", "alice+gone"]);
+    let done = run(&mut ssh, nothing(), 3 * ENDS).unwrap();
+    assert_eq!(done.code(), 3, "{}", done.err());
+    assert!(done.out().contains("bye"), "{}", done.out());
+    assert!(done.err().contains("casemate-slip"), "a shell ends with a slip: {}", done.err());
+}
