@@ -179,7 +179,8 @@ impl Opening {
         let parameters = read_parameters(parameters).ok_or_else(|| {
             Complaint::new(PROTOCOL_VIOLATION, "invalid startup packet layout: expected terminator as last byte")
         })?;
-        let version = asked.min(VERSION_3_2);
+        // There never was a 3.1: no target speaks it.
+        let version = if asked < VERSION_3_2 { VERSION_3_0 } else { VERSION_3_2 };
         Ok(Step::Start(Startup { asked, version, parameters }))
     }
 }
@@ -203,7 +204,7 @@ impl Startup {
         self.parameters.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Returns the NegotiateProtocolVersion that has to come first, where the client asked for more than there is: a newer
+    /// Returns the NegotiateProtocolVersion that has to come first, where the client asked for more than there is: another
     /// version, or protocol options, of which none is known. It names them all, also those that no version has.
     pub fn negotiation(&self) -> Option<Bytes> {
         let unknown: Vec<&Bytes> =
@@ -327,6 +328,8 @@ mod tests {
         let user = b"user\0a\0\0";
         assert_eq!(negotiated(VERSION_3_0, user), (VERSION_3_0, None));
         assert_eq!(negotiated(VERSION_3_2, user), (VERSION_3_2, None));
+        let (version, answer) = negotiated(VERSION_3_0 + 1, user);
+        assert_eq!((version, &answer.unwrap()[..]), (VERSION_3_0, &b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0"[..]));
         // What libpq 19 sends to find servers that are not ready for more.
         let (version, answer) = negotiated(3 << 16 | 9999, b"user\0a\0_pq_.test_protocol_negotiation\0\0\0");
         assert_eq!(version, VERSION_3_2);

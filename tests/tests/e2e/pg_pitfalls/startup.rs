@@ -55,6 +55,17 @@ fn protocol_3_2_brings_a_long_key_that_cancels() {
 }
 
 #[test]
+fn protocol_3_1_which_never_was_is_taken_down_to_3_0() {
+    for lab in [lab(), lab_18()] {
+        let access = lab.pg_access(PgRoute::Through).unwrap();
+        let (mut client, greeting) = RawPg::login_as(&access, VERSION_3_0 + 1, &[]).unwrap();
+        assert_eq!(greeting.negotiations(), [(VERSION_3_0, Vec::new())]);
+        assert_eq!(greeting.key.unwrap().1.len(), 4);
+        assert_eq!(super::first_value(&client.query("select 'in'").unwrap()).unwrap(), b"in");
+    }
+}
+
+#[test]
 fn psql_can_demand_channel_binding() {
     let lab = lab();
     for route in PgRoute::ALL {
