@@ -1,7 +1,5 @@
 //! tokio-postgres without TLS, through a Unix socket: the server's own straight, the front door's on the way through.
 
-use std::time::Duration;
-
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
@@ -60,7 +58,9 @@ async fn use_it(way: &Way<'_>) {
     let token = client.cancel_token();
     let sleep = client.batch_execute("select pg_sleep(60)");
     let cancel = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The connection is driven on another thread meanwhile.
+        let runs = tokio::task::block_in_place(|| way.lab.postgres().unwrap().comes_to_run(1, "select pg_sleep(60)"));
+        assert!(runs.unwrap());
         token.cancel_query(NoTls).await.unwrap();
     };
     let (slept, ()) = tokio::join!(sleep, cancel);

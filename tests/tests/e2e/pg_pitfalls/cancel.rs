@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use casemate_tests::pg_client::{Access, PgRoute};
+use casemate_tests::postgres::Postgres;
 use casemate_tests::raw_pg::message::{cancel_request, query};
 use casemate_tests::raw_pg::{RawPg, VERSION_3_0, tags};
 
@@ -17,7 +18,7 @@ fn a_cancel_ends_the_running_query_plain_and_in_tls() {
         let (mut client, greeting) = RawPg::login_as(&access, VERSION_3_0, &[]).unwrap();
         let (pid, key) = greeting.key.unwrap();
         for tls in [false, true, false] {
-            sleep_is_cancelled(&access, &mut client, pid, &key, tls);
+            sleep_is_cancelled(lab.postgres().unwrap(), &access, &mut client, (pid, &key), tls);
         }
     }
 }
@@ -53,10 +54,16 @@ fn a_cancel_with_a_wrong_key_or_for_an_idle_session_does_nothing() {
 }
 
 /// Starts a long query, cancels it by that key and checks how it ended.
-pub(super) fn sleep_is_cancelled(access: &Access, client: &mut RawPg, pid: u32, key: &[u8], tls: bool) {
+pub(super) fn sleep_is_cancelled(
+    target: &Postgres,
+    access: &Access,
+    client: &mut RawPg,
+    (pid, key): (u32, &[u8]),
+    tls: bool,
+) {
     let start = Instant::now();
     client.send(&query(b"select pg_sleep(60)")).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    assert!(target.comes_to_run(1, "select pg_sleep(60)").unwrap());
     cancel(access, pid, key, tls);
     let frames = client.read_to(b'Z').unwrap();
     assert_eq!(sqlstate(&frames).as_deref(), Some("57014"), "{frames:?}");

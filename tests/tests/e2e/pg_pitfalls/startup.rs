@@ -46,7 +46,7 @@ fn protocol_3_2_brings_a_long_key_that_cancels() {
             super::first_value(&client.query("select pg_backend_pid()").unwrap()).unwrap(),
             pid.to_string().as_bytes()
         );
-        super::cancel::sleep_is_cancelled(&access, &mut client, pid, &key, true);
+        super::cancel::sleep_is_cancelled(lab.postgres().unwrap(), &access, &mut client, (pid, &key), true);
 
         // Who asks for no more than 3.0 gets four bytes, whatever the target could do.
         let (_, greeting) = RawPg::login_as(&access, VERSION_3_0, &[]).unwrap();
