@@ -3,9 +3,13 @@
 //! Whoever has a session can set anything that their role may; these are the settings that drivers send before they have one.
 //! What would change who they are, or the protocol, is refused. Knows no socket.
 
+use std::iter::from_fn;
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::codec::{Complaint, FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION};
+use super::redact::is_secret_setting;
 use super::startup::{Startup, is_option};
 
 /// Settings that pass, in lower case.
@@ -126,43 +130,83 @@ impl Wishes {
         Ok(())
     }
 
-    /// Takes command-line options apart (postgres.c, `pg_split_opts` and `process_postgres_switches`): what passes goes on as
-    /// settings of their own, which comes to the same.
+    /// Takes command-line options apart: what passes goes on as settings of their own, which comes to the same.
     fn options(&mut self, options: &[u8]) -> Result<(), Complaint> {
-        let mut words = split(options).into_iter();
-        while let Some(word) = words.next() {
-            let setting = match word.strip_prefix(b"-c") {
-                Some(b"") => words.next(),
-                Some(rest) => Some(rest.to_vec()),
-                None => word.strip_prefix(b"--").map(<[u8]>::to_vec),
-            };
-            let refused = || {
-                let message = format!("unsupported option in startup parameter \"options\": {}", shown(&word));
+        for switch in switches(options) {
+            let (name, value) = switch.map_err(|word| {
+                // What follows may be a secret.
+                let word = word.split_inclusive(|byte| *byte == b'=').next().unwrap_or_default();
+                let message = format!("unsupported option in startup parameter \"options\": {}", shown(word));
                 Complaint::new(FEATURE_NOT_SUPPORTED, message).hint("write -c NAME=VALUE")
-            };
-            let setting = setting.ok_or_else(refused)?;
-            let at = setting.iter().position(|byte| *byte == b'=').filter(|at| *at > 0).ok_or_else(refused)?;
-            let (name, value) = setting.split_at(at);
-            // Options spell names with dashes too (guc.c, `ParseLongOption`).
-            let name: Vec<u8> = name.iter().map(|byte| if *byte == b'-' { b'_' } else { *byte }).collect();
-            self.setting(Bytes::from(name), Bytes::copy_from_slice(value.get(1..).unwrap_or_default()))?;
+            })?;
+            let value = unescaped(options.get(value).unwrap_or_default());
+            self.setting(Bytes::from(name), Bytes::from(value))?;
         }
         Ok(())
     }
 }
 
-/// Splits at white space; a backslash takes the next byte as it is.
-fn split(options: &[u8]) -> Vec<Vec<u8>> {
-    let (mut words, mut word, mut bytes) = (Vec::new(), None::<Vec<u8>>, options.iter());
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => word.get_or_insert_default().extend(bytes.next()),
-            byte if byte.is_ascii_whitespace() => words.extend(word.take()),
-            byte => word.get_or_insert_default().push(*byte),
-        }
+/// Returns the places in a parameter's value that are secret: all of it where its name says so, and in `options` the values of
+/// such settings.
+pub(super) fn secret_places(name: &[u8], value: &[u8]) -> Vec<Range<usize>> {
+    if name == b"options" {
+        let secret = |(name, value): (Vec<u8>, Range<usize>)| is_secret_setting(&name).then_some(value);
+        return switches(value).filter_map(|switch| switch.ok().and_then(secret)).collect();
     }
-    words.extend(word);
+    is_secret_setting(name).then_some(0..value.len()).into_iter().collect()
+}
+
+/// Takes command-line options apart (postgres.c, `pg_split_opts` and `process_postgres_switches`) into the names of settings and
+/// the places of their values, as they are written. A word that makes no setting is an error of its own.
+fn switches(options: &[u8]) -> impl Iterator<Item = Result<(Vec<u8>, Range<usize>), Vec<u8>>> {
+    let mut words = words(options).into_iter();
+    let written = |place: Range<usize>| options.get(place).unwrap_or_default();
+    from_fn(move || {
+        let word = words.next()?;
+        let text = unescaped(written(word.clone()));
+        let setting = match text.get(..2) {
+            Some(b"-c") if text.len() == 2 => words.next(),
+            Some(b"-c" | b"--") => Some(word.start + lead_len(written(word.clone()))..word.end),
+            _ => None,
+        };
+        let parts = setting.and_then(|setting| {
+            let equals = setting.start + written(setting.clone()).iter().position(|byte| *byte == b'=')?;
+            // Options spell names with dashes too (guc.c, `ParseLongOption`).
+            let dashed = unescaped(written(setting.start..equals)).into_iter();
+            let name: Vec<u8> = dashed.map(|byte| if byte == b'-' { b'_' } else { byte }).collect();
+            (!name.is_empty()).then_some((name, equals + 1..setting.end))
+        });
+        Some(parts.ok_or(text))
+    })
+}
+
+/// Returns where words lie: between white space. A backslash takes the next byte into a word.
+fn words(options: &[u8]) -> Vec<Range<usize>> {
+    let (mut words, mut start, mut escaped) = (Vec::new(), None, false);
+    for (at, byte) in options.iter().enumerate() {
+        if byte.is_ascii_whitespace() && !escaped {
+            words.extend(start.take().map(|start| start..at));
+        } else {
+            start.get_or_insert(at);
+        }
+        escaped = *byte == b'\\' && !escaped;
+    }
+    words.extend(start.map(|start| start..options.len()));
     words
+}
+
+/// Returns a word as it is meant.
+fn unescaped(word: &[u8]) -> Vec<u8> {
+    let (mut meant, mut bytes) = (Vec::with_capacity(word.len()), word.iter());
+    while let Some(byte) = bytes.next() {
+        meant.extend(if *byte == b'\\' { bytes.next() } else { Some(byte) });
+    }
+    meant
+}
+
+/// Returns how many bytes of a word write its first two.
+fn lead_len(word: &[u8]) -> usize {
+    (0..2).fold(0, |len, _| len + 1 + usize::from(word.get(len) == Some(&b'\\')))
 }
 
 /// What PostgreSQL reads as no, for `replication`.
@@ -206,6 +250,31 @@ mod tests {
         assert_eq!(settings(&wishes), expected);
         assert_eq!(wishes.incident.as_deref(), Some("INC-7"));
         assert_eq!(wishes.left_out, [INCIDENT]);
+    }
+
+    #[test]
+    fn secrets_are_found_where_they_are_written() {
+        let starred = |name: &str, value: &str| {
+            let mut bytes = value.as_bytes().to_vec();
+            secret_places(name.as_bytes(), value.as_bytes()).into_iter().for_each(|place| bytes[place].fill(b'*'));
+            String::from_utf8(bytes).unwrap()
+        };
+        for (name, value, expected) in [
+            ("app.token", "x y", "***"),
+            ("APP.Password", "x", "*"),
+            ("app.who", "token", "token"),
+            ("password_encryption", "md5", "md5"),
+            ("user", "token=x", "token=x"),
+            ("options", "-c app.token=x -c a.b=token", "-c app.token=* -c a.b=token"),
+            ("options", "-capp.token=x --app.key=yz", "-capp.token=* --app.key=**"),
+            ("options", r"-c app.t\oken=a\ b\\ \-\capp.token\=x\=y", r"-c app.t\oken=****** \-\capp.token\=****"),
+            ("options", "--password-encryption=md5 --app-token=", "--password-encryption=md5 --app-token="),
+            ("options", "-c -c app.token=x token=x -d --", "-c -c app.token=x token=x -d --"),
+            ("options", r"-c app.token=x\", "-c app.token=**"),
+            ("options", "", ""),
+        ] {
+            assert_eq!(starred(name, value), expected, "{name}={value}");
+        }
     }
 
     #[test]

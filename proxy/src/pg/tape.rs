@@ -246,11 +246,7 @@ impl Ear {
         } else {
             self.scratch.clear();
             self.scratch.extend_from_slice(payload);
-            for secret in &self.secrets {
-                if let Some(place) = self.scratch.get_mut(secret.clone()) {
-                    place.fill(b'*');
-                }
-            }
+            stars(&mut self.scratch, &self.secrets);
             &self.scratch
         };
         let verdict = match side {
@@ -288,6 +284,15 @@ impl Ear {
         };
         extend(&mut self.parts, start..start + run.len, how);
         run.len
+    }
+}
+
+/// Puts stars in the place of secrets.
+pub(super) fn stars(bytes: &mut [u8], secrets: &[Range<usize>]) {
+    for secret in secrets {
+        if let Some(place) = bytes.get_mut(secret.clone()) {
+            place.fill(b'*');
+        }
     }
 }
 

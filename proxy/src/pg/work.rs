@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use casemate_recorder::transcript::event::{Event, Side, Value, dialled, pg_out, pg_ready, pg_startup, unreachable};
+use casemate_recorder::transcript::event::{
+    Event, Side, Value, dialled, pg_out, pg_ready, pg_startup, redacted, unreachable,
+};
 use casemate_recorder::{CloseReason, Frozen, Ticket};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -17,11 +19,11 @@ use super::client::{self, Arrived, TargetStream};
 use super::codec::{CANNOT_CONNECT, Complaint, put_frame};
 use super::front::Front;
 use super::live::Running;
-use super::parameters::Wishes;
+use super::parameters::{Wishes, secret_places};
 use super::relay::{Finish, farewell, relay};
 use super::server::Admitted;
 use super::startup::Startup;
-use super::tape::Tape;
+use super::tape::{Tape, stars};
 use super::tls::TargetTls;
 use crate::config::{PgAuth, TargetAuth};
 use crate::policy::Grant;
@@ -89,7 +91,12 @@ type Failed = (End, Bytes);
 impl Work<'_> {
     async fn run(&self, mut front: Front, startup: &Startup, wishes: Wishes, database: Bytes) -> Result<(), End> {
         let session = self.session;
-        let begun = session.record(Side::Client, begun(startup, &wishes, front.tls));
+        let (begun, hidden) = begun(startup, &wishes, front.tls);
+        if hidden > 0 {
+            let event = Event::map(redacted::TYPE, 0).with(redacted::SIDE, Side::Client as u32);
+            drop(session.record(Side::Client, event.with(redacted::BYTES, hidden as u64)));
+        }
+        let begun = session.record(Side::Client, begun);
         let reached = tokio::select! {
             biased;
             end = session.ended() => Err((end.clone(), farewell(&end))),
@@ -255,17 +262,25 @@ fn cannot(text: impl Into<String>) -> Bytes {
     Complaint::new(CANNOT_CONNECT, format!("casemate: {}", text.into())).fatal()
 }
 
-/// What the client asked for, and what came of it.
-fn begun(startup: &Startup, wishes: &Wishes, tls: Option<&'static str>) -> Event {
+/// What the client asked for, and what came of it. Secrets in it are stars, whose number comes with it.
+fn begun(startup: &Startup, wishes: &Wishes, tls: Option<&'static str>) -> (Event, usize) {
     let version = |version: u32| format!("{}.{}", version >> 16, version & 0xffff);
-    let pair = |(name, value): &(Bytes, Bytes)| Value::List(vec![name.clone().into(), value.clone().into()]);
-    let event = Event::map(pg_startup::TYPE, 0)
+    let mut hidden = 0;
+    let mut parameters = Vec::with_capacity(startup.parameters.len());
+    for (name, value) in &startup.parameters {
+        let (secrets, mut shown) = (secret_places(name, value), BytesMut::from(&**value));
+        stars(&mut shown, &secrets);
+        hidden += secrets.iter().map(ExactSizeIterator::len).sum::<usize>();
+        parameters.push(Value::List(vec![name.clone().into(), shown.freeze().into()]));
+    }
+    let mut event = Event::map(pg_startup::TYPE, 0)
         .with(pg_startup::PROTOCOL, version(startup.asked))
         .with(pg_startup::GRANTED, version(startup.version))
-        .with(pg_startup::PARAMETERS, startup.parameters.iter().map(pair).collect::<Vec<_>>())
+        .with(pg_startup::PARAMETERS, parameters)
         .with(pg_startup::TLS, tls.unwrap_or_default());
-    if wishes.left_out.is_empty() {
-        return event;
+    if !wishes.left_out.is_empty() {
+        let left_out = wishes.left_out.iter().map(|name| name.as_str().into()).collect::<Vec<Value>>();
+        event = event.with(pg_startup::LEFT_OUT, left_out);
     }
-    event.with(pg_startup::LEFT_OUT, wishes.left_out.iter().map(|name| name.as_str().into()).collect::<Vec<Value>>())
+    (event, hidden)
 }

@@ -39,6 +39,7 @@ pub use errors::ErrorRedactor;
 use scanner::Scanner;
 use sink::Sink;
 use statement::Reading;
+pub(super) use words::is_secret_setting;
 
 /// Reads the text of one statement string (Query, Parse) as it passes and says which bytes of it are secret.
 #[derive(Debug)]

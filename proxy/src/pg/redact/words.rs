@@ -122,7 +122,7 @@ pub(super) fn resembles_password(word: &[u8]) -> bool {
 }
 
 /// Whether the value of a setting with that in its name is secret.
-pub(super) fn is_secret_setting(name: &[u8]) -> bool {
+pub(in crate::pg) fn is_secret_setting(name: &[u8]) -> bool {
     // PostgreSQL's own, which speak of secrets and hold none.
     const HARMLESS: [&str; 6] = [
         "krb_server_keyfile",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use casemate_tests::noise::Noise;
 use casemate_tests::pg_client::{Access, PgRoute};
 use casemate_tests::postgres;
-use casemate_tests::raw_pg::{Frame, RawPg, message};
+use casemate_tests::raw_pg::{Frame, RawPg, VERSION_3_0, message};
 use casemate_tests::rig::{DATABASE, Lab, Options};
 use casemate_tests::scale::pick;
 use casemate_tests::vault::Transcript;
@@ -112,6 +112,38 @@ fn passwords_reach_the_target_and_leave_their_length() {
     let target = lab.postgres().unwrap();
     let app = Access { user: "app".to_owned(), password: words[1].to_owned(), ..target.access(DATABASE) };
     assert!(RawPg::login(&app).is_ok());
+}
+
+#[test]
+fn secret_settings_of_the_first_packet_reach_the_target_and_leave_their_length() {
+    // Rows are data, and these have the secrets in them.
+    let lab = lab_with(Options { results: Some("count".to_owned()), ..Options::default() });
+    let options = r"-c app.token=Zq-first\ word --app.key=Zq-second -capp.open=kept -c app\.secret\=Zq-third";
+    let more = [("options", options), ("app.password", "Zq-fourth"), ("app.name", "kept")];
+    let (mut client, _) = RawPg::login_as(&through(&lab), VERSION_3_0, &more).unwrap();
+    for (name, value) in [
+        ("app.token", "Zq-first word"),
+        ("app.key", "Zq-second"),
+        ("app.secret", "Zq-third"),
+        ("app.password", "Zq-fourth"),
+        ("app.open", "kept"),
+    ] {
+        let frames = client.query(format!("select current_setting('{name}')")).unwrap();
+        assert_eq!(frames[1].row(), [Some(value.as_bytes().to_vec())], "{name}");
+    }
+    drop(client);
+    let transcript = only_session(&lab.vault());
+    let startup = transcript.of("pg.startup").next().unwrap();
+    let told = |name: &str| {
+        let parameters = startup["parameters"].as_array().unwrap();
+        parameters.iter().find(|pair| pair[0] == name).unwrap()[1].as_str().unwrap().to_owned()
+    };
+    let stars = r"-c app.token=************** --app.key=********* -capp.open=kept -c app\.secret\=********";
+    assert_eq!([told("options"), told("app.password"), told("app.name")], [stars, "*********", "kept"]);
+    assert!(transcript.of("redacted").any(|event| event["bytes"] == 14 + 9 + 8 + 9), "they are counted");
+    let streams: Vec<u8> = transcript.streams.values().flatten().copied().collect();
+    let text = format!("{:?}{}{}", transcript.events, String::from_utf8_lossy(&streams), lab.bastion.log());
+    assert!(!text.contains("Zq-"), "{text}");
 }
 
 #[test]
