@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use casemate_recorder::transcript::event::{Event, EventType, Side, Value, pg_done, pg_in, pg_out, pg_sql};
 use casemate_recorder::{Elision, How, Of, Part, Session as Recording, Ticket};
 
-use super::codec::{FrameError, Piece, Splitter};
+use super::codec::{FrameError, HEADER_LEN, Piece, Splitter};
 use super::flow::{Flow, Verdict};
 use super::redact::{ErrorRedactor, Redactor};
 use crate::config::Results;
@@ -34,6 +34,36 @@ pub(super) struct Taken {
     pub(super) boundary: bool,
     /// Frames of this side that have ended with them.
     pub(super) frames: u64,
+}
+
+/// What a target says to a login that it refuses, and where it speaks of secrets.
+pub(super) struct Rebuff {
+    raw: Bytes,
+    secrets: Vec<Range<usize>>,
+}
+
+impl Rebuff {
+    /// Reads a whole ErrorResponse; `sensitive` where the login had something secret in it.
+    pub(super) fn new(raw: Bytes, sensitive: bool) -> Self {
+        let mut secrets = Vec::new();
+        ErrorRedactor::new(sensitive).feed(raw.get(HEADER_LEN..).unwrap_or_default(), &mut secrets);
+        shift(&mut secrets, 0, HEADER_LEN);
+        Self { raw, secrets }
+    }
+
+    /// Returns it as the record has it.
+    pub(super) fn shown(&self) -> Bytes {
+        let mut shown = BytesMut::from(&*self.raw);
+        stars(&mut shown, &self.secrets);
+        shown.freeze()
+    }
+
+    /// Records it. The receipt has it as it was said.
+    pub(super) fn record(self, recording: &Recording) -> Ticket {
+        let (mut parts, mut elision) = (Vec::new(), Elision::new(0, Side::Target, Of::Rows));
+        keep(&mut parts, pg_out::TYPE, 0..self.raw.len(), 0, &self.secrets);
+        recording.record_eliding(&mut elision, pg_out::TYPE, self.raw, &parts, [])
+    }
 }
 
 /// What both sides of a session record into.
@@ -260,14 +290,7 @@ impl Ear {
         if self.verdict == Verdict::Elide {
             return extend(&mut self.parts, start..start + piece.len, How::Elide);
         }
-        let mut from = start;
-        for secret in &self.secrets {
-            let secret = begin + secret.start..begin + secret.end;
-            extend(&mut self.parts, from..secret.start, How::Keep(kind));
-            from = secret.end;
-            extend(&mut self.parts, secret, How::Redact(kind));
-        }
-        extend(&mut self.parts, from..start + piece.len, How::Keep(kind));
+        keep(&mut self.parts, kind, start..start + piece.len, begin, &self.secrets);
     }
 
     /// Takes the whole rows at the front of `rest`, which lies at `start`, right behind one with that tag, if all that one does with
@@ -285,6 +308,18 @@ impl Ear {
         extend(&mut self.parts, start..start + run.len, how);
         run.len
     }
+}
+
+/// Adds a place that is kept but for its secrets, which are told from `begin` on.
+fn keep(parts: &mut Vec<Part>, kind: EventType, place: Range<usize>, begin: usize, secrets: &[Range<usize>]) {
+    let mut from = place.start;
+    for secret in secrets {
+        let secret = begin + secret.start..begin + secret.end;
+        extend(parts, from..secret.start, How::Keep(kind));
+        from = secret.end;
+        extend(parts, secret, How::Redact(kind));
+    }
+    extend(parts, from..place.end, How::Keep(kind));
 }
 
 /// Puts stars in the place of secrets.

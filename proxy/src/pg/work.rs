@@ -9,21 +9,22 @@ use bytes::{BufMut, Bytes, BytesMut};
 use casemate_recorder::transcript::event::{
     Event, Side, Value, dialled, pg_out, pg_ready, pg_startup, redacted, unreachable,
 };
-use casemate_recorder::{CloseReason, Frozen, Ticket};
+use casemate_recorder::{CloseReason, Frozen, Receipt, Ticket};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::auth::target::{Login, Reached};
+use super::auth::target::{Login, Reached, Refused};
 use super::cancel::Key;
-use super::client::{self, Arrived, TargetStream};
+use super::client::{self, Arrived, TargetStream, Unreached, Words};
 use super::codec::{CANNOT_CONNECT, Complaint, put_frame};
 use super::front::Front;
 use super::live::Running;
 use super::parameters::{Wishes, secret_places};
+use super::redact::is_secret_setting;
 use super::relay::{Finish, farewell, relay};
 use super::server::Admitted;
 use super::startup::Startup;
-use super::tape::{Tape, stars};
+use super::tape::{Rebuff, Tape, stars};
 use super::tls::TargetTls;
 use crate::config::{PgAuth, TargetAuth};
 use crate::policy::Grant;
@@ -36,6 +37,9 @@ const TURNED_AWAY: Duration = Duration::from_secs(5);
 
 /// The setting that a session begins with which may not change anything.
 const READ_ONLY: &[u8] = b"default_transaction_read_only";
+
+/// Why there is no session with a target of another kind.
+const NO_DATABASE: &str = "the target speaks no PostgreSQL";
 
 impl Admitted {
     /// Serves the session to its end; `cut` is ready when somebody outside ends it.
@@ -88,6 +92,12 @@ struct Line {
 /// What a failed step leaves: how the session ends, and what the client reads.
 type Failed = (End, Bytes);
 
+/// Why a target cannot be had, for the record, and what the client reads of it.
+struct Turned {
+    why: String,
+    words: Words,
+}
+
 impl Work<'_> {
     async fn run(&self, mut front: Front, startup: &Startup, wishes: Wishes, database: Bytes) -> Result<(), End> {
         let session = self.session;
@@ -133,20 +143,17 @@ impl Work<'_> {
     /// Reaches the target and logs in there.
     async fn reach(&self, startup: &Startup, wishes: Wishes, database: Bytes, begun: Ticket) -> Result<Line, Failed> {
         let (session, grant) = (self.session, self.grant);
-        let froze = |frozen: Frozen| {
-            let end = End::frozen(&frozen);
-            let words = farewell(&end);
-            (end, words)
-        };
-        drop(begun.receipt().await.map_err(froze)?);
+        drop(begun.receipt().await.map_err(|frozen| froze(&frozen))?);
         let limits = session.limits();
-        let reached = timeout(limits.dial, self.dial(startup, wishes, database)).await;
-        let timed_out = || {
-            let why = Unreachable::TimedOut(limits.dial);
-            (why.to_string(), cannot(why.client_text(&grant.target().name)))
+        let sensitive = wishes.settings.iter().any(|(name, _)| is_secret_setting(name));
+        let (arrived, address) = match timeout(limits.dial, self.dial(startup, wishes, database)).await {
+            Ok(Ok(reached)) => reached,
+            Ok(Err(turned)) => return Err(self.turned(turned, sensitive).await),
+            Err(_) => {
+                let why = Unreachable::TimedOut(limits.dial);
+                return Err(self.turned(Turned::ours(&why, why.client_text(&grant.target().name)), sensitive).await);
+            }
         };
-        let (arrived, address) =
-            reached.unwrap_or_else(|_| Err(timed_out())).map_err(|(why, words)| self.unreachable(why, words))?;
         let Arrived { reached, stream, peer } = arrived;
         let event = Event::map(dialled::TYPE, 0)
             .with(dialled::ADDRESS, address)
@@ -162,23 +169,18 @@ impl Work<'_> {
         if let Some(peer) = peer {
             event = event.with(pg_ready::TLS, peer.version).with(pg_ready::CERTIFICATE, peer.fingerprint);
         }
-        drop(session.record(Side::Target, event).receipt().await.map_err(froze)?);
+        drop(session.record(Side::Target, event).receipt().await.map_err(|frozen| froze(&frozen))?);
         let TargetAuth::Pg(PgAuth { tls, .. }) = &grant.role().auth else { return Err(no_database()) };
         Ok(Line { reached, stream, tls: tls.clone() })
     }
 
-    async fn dial(
-        &self,
-        startup: &Startup,
-        wishes: Wishes,
-        database: Bytes,
-    ) -> Result<(Arrived, String), (String, Bytes)> {
+    async fn dial(&self, startup: &Startup, wishes: Wishes, database: Bytes) -> Result<(Arrived, String), Turned> {
         let (grant, name) = (self.grant, &self.grant.target().name);
         let TargetAuth::Pg(PgAuth { tls, password }) = &grant.role().auth else {
-            return Err((no_database().0.text, no_database().1));
+            return Err(Turned::ours(&NO_DATABASE, NO_DATABASE));
         };
         let dialled = dial(grant, self.session.limits()).await;
-        let dialled = dialled.map_err(|error| (error.to_string(), cannot(error.client_text(name))))?;
+        let dialled = dialled.map_err(|error| Turned::ours(&error, error.client_text(name)))?;
         let address = dialled.peer().to_string();
         let mut params = wishes.settings;
         if grant.read_only() {
@@ -194,17 +196,35 @@ impl Work<'_> {
             protocol: startup.version,
         };
         let arrived = client::reach(dialled.into_stream(), tls.as_deref(), login, self.session.limits().dial).await;
-        arrived.map(|arrived| (arrived, address)).map_err(|error| (error.to_string(), error.for_client(name)))
+        let turned = |error: Unreached| Turned { why: error.to_string(), words: error.for_client(name) };
+        arrived.map(|arrived| (arrived, address)).map_err(turned)
     }
 
-    fn unreachable(&self, why: String, words: Bytes) -> Failed {
+    /// Records that the target cannot be had, and returns what the client may read of it.
+    async fn turned(&self, turned: Turned, sensitive: bool) -> Failed {
         let (session, target) = (self.session, self.grant.target());
+        let (why, said) = match turned.words {
+            Words::Ours(words) => (turned.why, Ok(words)),
+            Words::Target(raw) => {
+                let rebuff = Rebuff::new(raw, sensitive);
+                // The reason quotes it, too.
+                (Refused::Target(rebuff.shown()).to_string(), Err(rebuff.record(session.recording())))
+            }
+        };
         tracing::warn!(session = %session.recording().id(), target = target.name, error = why, "target unreachable");
         let event = Event::map(unreachable::TYPE, 0)
             .with(unreachable::ADDRESS, target.address())
             .with(unreachable::REASON, why.as_str());
-        drop(session.record(Side::Target, event));
-        (End::quiet(CloseReason::Unreachable, why), words)
+        let told = session.record(Side::Target, event).receipt().await;
+        let words = match (told, said) {
+            (Ok(_), Ok(words)) => Ok(words),
+            (Ok(_), Err(ticket)) => ticket.receipt().await.map(Receipt::into_bytes),
+            (Err(frozen), _) => Err(frozen),
+        };
+        match words {
+            Ok(words) => (End::quiet(CloseReason::Unreachable, why), words),
+            Err(frozen) => froze(&frozen),
+        }
     }
 
     /// Tells the client what the target said at its login, with a key of our own in the place of its.
@@ -252,9 +272,21 @@ impl Work<'_> {
     }
 }
 
+impl Turned {
+    fn ours(why: &impl ToString, text: impl Into<String>) -> Self {
+        Self { why: why.to_string(), words: Words::Ours(cannot(text)) }
+    }
+}
+
+/// How a session fails whose recording cannot go on.
+fn froze(frozen: &Frozen) -> Failed {
+    let end = End::frozen(frozen);
+    let words = farewell(&end);
+    (end, words)
+}
+
 fn no_database() -> Failed {
-    let text = "the target speaks no PostgreSQL";
-    (End::quiet(CloseReason::Internal, text), cannot(text))
+    (End::quiet(CloseReason::Internal, NO_DATABASE), cannot(NO_DATABASE))
 }
 
 /// What a client reads whose target cannot be had.

@@ -87,11 +87,11 @@ impl From<io::Error> for Unreached {
 }
 
 impl Unreached {
-    /// Returns the ErrorResponse for the client: what the target said, as it said it, or else one that holds no address;
-    /// `target` is the name they know.
-    pub fn for_client(&self, target: &str) -> Bytes {
+    /// Returns what the client reads: what the target said, as it said it, or else something that holds no address; `target`
+    /// is the name they know.
+    pub fn for_client(&self, target: &str) -> Words {
         let text = match self {
-            Self::Refused(Refused::Target(raw)) => return raw.clone(),
+            Self::Refused(Refused::Target(raw)) => return Words::Target(raw.clone()),
             Self::Refused(_) | Self::Tls { error: rustls::Error::AlertReceived(_), .. } => {
                 format!("{target} and the bastion came to no login; the reason is recorded")
             }
@@ -100,8 +100,17 @@ impl Unreached {
             }
             Self::Closed(_) | Self::Broke(_) | Self::TimedOut(_) => format!("{target} cannot be reached"),
         };
-        Complaint::new(CANNOT_CONNECT, text).fatal()
+        Words::Ours(Complaint::new(CANNOT_CONNECT, text).fatal())
     }
+}
+
+/// The ErrorResponse that a client reads who does not come to a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Words {
+    /// The target's own, raw: a byte of the session like any other, which is recorded before anybody reads it.
+    Target(Bytes),
+    /// The bastion's.
+    Ours(Bytes),
 }
 
 /// Logs in on a connection that was just made. Without `tls` the connection must not leave this machine.

@@ -7,6 +7,7 @@ mod ended;
 mod hostile;
 mod login;
 mod record;
+mod refused;
 mod script;
 mod tunnel;
 

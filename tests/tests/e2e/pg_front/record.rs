@@ -15,7 +15,7 @@ use crate::only_session;
 use crate::pg_clients::target;
 
 /// All that a side sent, out of the streams of the record in their order.
-fn stream(transcript: &Transcript, kinds: &[&str]) -> Vec<u8> {
+pub(super) fn stream(transcript: &Transcript, kinds: &[&str]) -> Vec<u8> {
     use base64::Engine as _;
     let of_kind = |event: &&serde_json::Value| kinds.iter().any(|kind| event["type"] == *kind);
     let data =
