@@ -1,7 +1,6 @@
 //! A session from its first event to its seal: reaches the target, greets the client and has the relay do the rest.
 
 use std::future::pending;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +88,13 @@ struct Line {
     tls: Option<Arc<TargetTls>>,
 }
 
+/// A target that took the login, and what the client is told of it.
+struct Greeting {
+    told: BytesMut,
+    /// The key is good for as long as this lives; some targets have none.
+    key: Option<(Key<Running>, Arc<Running>)>,
+}
+
 /// What a failed step leaves: how the session ends, and what the client reads.
 type Failed = (End, Bytes);
 
@@ -107,13 +113,20 @@ impl Work<'_> {
             drop(session.record(Side::Client, event.with(redacted::BYTES, hidden as u64)));
         }
         let begun = session.record(Side::Client, begun);
+        let results = self.grant.target().pg().map(|service| service.results).unwrap_or_default();
+        let tape = Arc::new(Tape::new(session.recording().clone(), results, self.door.statements()));
+        let reaching = async {
+            let line = self.reach(startup, wishes, database, begun).await?;
+            let greeting = self.greeting(startup, &tape, &line).await?;
+            Ok((line, greeting))
+        };
         let reached = tokio::select! {
             biased;
             end = session.ended() => Err((end.clone(), farewell(&end))),
-            reached = self.reach(startup, wishes, database, begun) => reached,
+            reached = reaching => reached,
         };
-        let mut line = match reached {
-            Ok(line) => line,
+        let (line, greeting) = match reached {
+            Ok(reached) => reached,
             Err((end, words)) => {
                 let goodbye = async {
                     let _ = front.stream.write_all(&words).await;
@@ -124,11 +137,8 @@ impl Work<'_> {
                 return Ok(());
             }
         };
-        let results = self.grant.target().pg().map(|service| service.results).unwrap_or_default();
-        let tape = Arc::new(Tape::new(session.recording().clone(), results, self.door.statements()));
-        // The key is good for as long as this lives: until the relay is over.
-        let key = self.greet(&mut front, startup, &tape, &mut line).await?;
-        let running = key.as_ref().map(|(_, running)| &**running);
+        self.greet(&mut front, &greeting.told).await?;
+        let running = greeting.key.as_ref().map(|(_, running)| &**running);
         let (sent, received) = (front.buffer, line.reached.leftover);
         let finish = relay(session, &tape, front.stream, line.stream, sent, received, running).await;
         tape.finish(session.age());
@@ -227,19 +237,11 @@ impl Work<'_> {
         }
     }
 
-    /// Tells the client what the target said at its login, with a key of our own in the place of its.
-    async fn greet(
-        &self,
-        front: &mut Front,
-        startup: &Startup,
-        tape: &Arc<Tape>,
-        line: &mut Line,
-    ) -> Result<Option<(Key<Running>, Arc<Running>)>, End> {
+    /// Records what the target said at its login, and returns it with a key of our own in the place of its.
+    async fn greeting(&self, startup: &Startup, tape: &Arc<Tape>, line: &Line) -> Result<Greeting, Failed> {
         let session = self.session;
-        let frozen = |frozen: Frozen| End::frozen(&frozen);
-        let lost = |error: io::Error| End::quiet(CloseReason::Client, format!("the client left: {error}"));
         let greeting = session.record(Side::Target, Event::stream(pg_out::TYPE, 0, line.reached.greeting.clone()));
-        let greeting = greeting.receipt().await.map_err(frozen)?.into_bytes();
+        let greeting = greeting.receipt().await.map_err(|frozen| froze(&frozen))?.into_bytes();
         // All of it in one write: each one wakes the client.
         let mut told = BytesMut::with_capacity(greeting.len() + 64);
         told.extend_from_slice(&greeting);
@@ -252,7 +254,10 @@ impl Work<'_> {
                     Arc::new(Running { session: Arc::clone(session), tape: Arc::clone(tape), grant, tls, key });
                 let source = session.identity().source().ip();
                 let issued = self.door.cancels().issue(pid, startup.version, source, &running).map_err(|error| {
-                    End::with_notice(CloseReason::Internal, error.to_string(), "the bastion has no randomness")
+                    let text = "the bastion has no randomness";
+                    let end = End::with_notice(CloseReason::Internal, error.to_string(), text);
+                    let words = farewell(&end);
+                    (end, words)
                 })?;
                 // The key is a secret of the access protocol: it is told and not recorded.
                 put_frame(&mut told, b'K', |out| {
@@ -265,10 +270,28 @@ impl Work<'_> {
         let mut ready = BytesMut::new();
         put_frame(&mut ready, b'Z', |out| out.put_u8(line.reached.status));
         let ready = session.record(Side::Target, Event::stream(pg_out::TYPE, 0, ready.freeze()));
-        told.extend_from_slice(&ready.receipt().await.map_err(frozen)?.into_bytes());
-        front.stream.write_all(&told).await.map_err(lost)?;
-        front.stream.flush().await.map_err(lost)?;
-        Ok(key)
+        told.extend_from_slice(&ready.receipt().await.map_err(|frozen| froze(&frozen))?.into_bytes());
+        Ok(Greeting { told, key })
+    }
+
+    /// Tells the client. It may take as long about it as the target had, and a session that is ended does not wait for it: inside
+    /// SSH, a window that is full can stay so for ever. Some of it may be on its way, so that there is no room for a word of ours.
+    async fn greet(&self, front: &mut Front, told: &[u8]) -> Result<(), End> {
+        let limit = self.session.limits().dial;
+        let telling = timeout(limit, async {
+            front.stream.write_all(told).await?;
+            front.stream.flush().await
+        });
+        let gone = |text: String| End::quiet(CloseReason::Client, text);
+        tokio::select! {
+            biased;
+            end = self.session.ended() => Err(end),
+            told = telling => match told {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(gone(format!("the client left: {error}"))),
+                Err(_) => Err(gone(format!("the client did not take the greeting within {} s", limit.as_secs()))),
+            },
+        }
     }
 }
 

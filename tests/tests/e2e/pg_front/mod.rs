@@ -10,6 +10,7 @@ mod record;
 mod refused;
 mod script;
 mod tunnel;
+mod unread;
 
 use std::time::Duration;
 
