@@ -107,24 +107,60 @@ struct Shared {
     flow: Flow,
     /// Named statements whose parameters are secret.
     secret_names: HashSet<Vec<u8>>,
-    /// Whether those of the unnamed statement are.
-    secret_unnamed: bool,
+    unnamed: Unnamed,
     /// There are too many names to keep.
     all_secret: bool,
     /// Something secret was sent, and the target may still speak of it.
     spoken_of: bool,
+    /// Whether the client is in the middle of a frame.
+    sending: bool,
+}
+
+/// What was sent as the unnamed statement. The target may skip any of it.
+#[derive(Default)]
+struct Unnamed {
+    /// Whether the last since the last Sync is secret: a Bind behind that is for it, or is skipped with it.
+    fresh: Option<bool>,
+    /// The number of the last message that made it a secret one.
+    secret: Option<u64>,
 }
 
 impl Shared {
     fn is_secret(&self, statement: &[u8]) -> bool {
         self.all_secret
-            || if statement.is_empty() { self.secret_unnamed } else { self.secret_names.contains(statement) }
+            || if statement.is_empty() { self.is_unnamed_secret() } else { self.secret_names.contains(statement) }
+    }
+
+    /// Whether the unnamed statement is secret: by what was sent, unless the target has taken another since.
+    fn is_unnamed_secret(&self) -> bool {
+        let Unnamed { fresh, secret } = self.unnamed;
+        fresh.unwrap_or_else(|| secret.is_some_and(|secret| self.flow.unnamed().is_none_or(|taken| taken <= secret)))
+    }
+
+    /// A piece passed, and the flow knows of it.
+    fn pass(&mut self, side: Side, piece: &Piece) {
+        match side {
+            Side::Client => {
+                self.sending = !piece.ends();
+                if piece.tag == b'S' {
+                    self.unnamed.fresh = None;
+                }
+            }
+            // Answers to all there is do not end it: what was bound may still be executed.
+            Side::Target if piece.tag == b'Z' && piece.ends() && !self.sending && !self.flow.is_running() => {
+                self.spoken_of = false;
+            }
+            Side::Target => {}
+        }
     }
 
     /// A statement of that name was sent. A name that has a secret statement keeps it: preparing it again fails.
     fn prepared(&mut self, name: &[u8], secret: bool) {
         if name.is_empty() {
-            self.secret_unnamed = secret;
+            self.unnamed.fresh = Some(secret);
+            if secret {
+                self.unnamed.secret = Some(self.flow.asked_messages());
+            }
         } else if secret {
             self.all_secret |= self.secret_names.len() >= SECRET_NAMES_MAX;
             if !self.all_secret {
@@ -160,9 +196,10 @@ impl Tape {
         let shared = Shared {
             flow: Flow::new(results),
             secret_names: HashSet::new(),
-            secret_unnamed: false,
+            unnamed: Unnamed::default(),
             all_secret: false,
             spoken_of: false,
+            sending: false,
         };
         Self {
             recording,
@@ -199,9 +236,6 @@ impl Tape {
                         break;
                     }
                 }
-            }
-            if side == Side::Target && !shared.flow.is_running() {
-                shared.spoken_of = false;
             }
         }
         if end == 0 {
@@ -286,6 +320,7 @@ impl Ear {
         if piece.starts() {
             self.verdict = verdict;
         }
+        shared.pass(side, piece);
         let kind = stream(side, piece.tag);
         if self.verdict == Verdict::Elide {
             return extend(&mut self.parts, start..start + piece.len, How::Elide);

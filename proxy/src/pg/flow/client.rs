@@ -33,6 +33,11 @@ impl Ear {
         Self { heading, messages: 0, copied_frames: 0, copied, verdict: Verdict::Keep, unread }
     }
 
+    /// Returns how many messages came, CopyData not counted.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Returns the BLAKE3 of the CopyData so far.
     pub(super) fn copied_hash(&self) -> Option<Box<blake3::Hash>> {
         self.copied.as_ref().filter(|_| self.copied_frames > 0).map(|copied| Box::new(copied.finalize()))

@@ -154,6 +154,16 @@ impl Flow {
         self.lost || self.head.is_some() || self.queue.next_answered().is_some()
     }
 
+    /// Returns how many messages the client has sent to their end, CopyData not counted: the number of the next.
+    pub fn asked_messages(&self) -> u64 {
+        self.client.messages()
+    }
+
+    /// Returns the number of the Parse that the target's unnamed statement goes back to, if that is known.
+    pub fn unnamed(&self) -> Option<u64> {
+        self.statements.get(Name::UNNAMED).copied()
+    }
+
     /// Returns the status of the last ReadyForQuery: `I` idle, `T` in a transaction, `E` in one that failed.
     pub fn transaction(&self) -> Option<u8> {
         self.transaction

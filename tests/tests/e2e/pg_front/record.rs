@@ -115,6 +115,56 @@ fn passwords_reach_the_target_and_leave_their_length() {
 }
 
 #[test]
+fn a_statement_that_the_target_skips_makes_no_secret_open() {
+    let lab = lab_with(Options { results: Some("count".to_owned()), ..Options::default() });
+    let mut client = RawPg::login(&through(&lab)).unwrap();
+    let mut send = |batch: &[Vec<u8>]| {
+        client.send(&batch.concat()).unwrap();
+        client.read_to(b'Z').unwrap()
+    };
+    let bound = |value: &[u8]| [message::bind("", "", &[Some(value)]), message::execute("", 0), message::sync()];
+    let secret = message::parse("", b"select set_config('app.token', $1, false)", &[]);
+    let open = message::parse("", b"select $1::text", &[]);
+    send(&[secret.clone(), message::sync()]);
+    // The first fails, so that the second is never read.
+    let failed = send(&[message::parse("bad", b"select nonsense(", &[]), open.clone(), message::sync()]);
+    assert!(failed.iter().any(|frame| frame.tag == b'E'));
+    let done = send(&bound(b"kN3-skipped-secret"));
+    assert!(done.iter().all(|frame| frame.tag != b'E'), "the target still has the first: {done:?}");
+    // What the target takes in its place is open again, in the same batch and in later ones.
+    send(&[&[open][..], &bound(b"kN3-open-first")].concat());
+    send(&bound(b"kN3-open-second"));
+    send(&[&[secret][..], &bound(b"kN3-last-secret")].concat());
+    drop(client);
+    let transcript = only_session(&lab.vault());
+    let sent = String::from_utf8_lossy(&stream(&transcript, &["pg.in"])).into_owned();
+    assert!(!sent.contains("kN3-skipped-secret") && !sent.contains("kN3-last-secret"), "{sent:?}");
+    assert!(sent.contains("kN3-open-first") && sent.contains("kN3-open-second"), "{sent:?}");
+}
+
+#[test]
+fn an_error_is_about_a_secret_as_long_as_the_batch_goes_on() {
+    let lab = lab();
+    let mut client = RawPg::login(&through(&lab)).unwrap();
+    let word = "kN3-bound-secret";
+    // Everything so far is answered before the statement runs, which fails and shows the value.
+    let bound = [
+        message::parse("x", b"select set_config('app.token', $1, false)::int", &[]),
+        message::bind("", "x", &[Some(word.as_bytes())]),
+        message::flush(),
+    ];
+    client.send(&bound.concat()).unwrap();
+    client.read_to(b'2').unwrap();
+    client.send(&[message::execute("", 0), message::sync()].concat()).unwrap();
+    let failed = client.read_to(b'Z').unwrap();
+    assert!(failed[0].field(b'M').unwrap_or_default().contains(word), "the client reads it: {failed:?}");
+    drop(client);
+    let transcript = only_session(&lab.vault());
+    let text = String::from_utf8_lossy(&stream(&transcript, &["pg.sql", "pg.in", "pg.out"])).into_owned();
+    assert!(!text.contains(word) && !format!("{:?}", transcript.events).contains(word), "{text:?}");
+}
+
+#[test]
 fn secret_settings_of_the_first_packet_reach_the_target_and_leave_their_length() {
     // Rows are data, and these have the secrets in them.
     let lab = lab_with(Options { results: Some("count".to_owned()), ..Options::default() });
