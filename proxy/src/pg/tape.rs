@@ -110,6 +110,8 @@ struct Shared {
     unnamed: Unnamed,
     /// There are too many names to keep.
     all_secret: bool,
+    /// Whether a statement was prepared that EXECUTE may give secrets to.
+    executable: bool,
     /// Something secret was sent, and the target may still speak of it.
     spoken_of: bool,
     /// Whether the client is in the middle of a frame.
@@ -162,6 +164,7 @@ impl Shared {
                 self.unnamed.secret = Some(self.flow.asked_messages());
             }
         } else if secret {
+            self.executable = true;
             self.all_secret |= self.secret_names.len() >= SECRET_NAMES_MAX;
             if !self.all_secret {
                 self.secret_names.insert(name.to_vec());
@@ -198,6 +201,7 @@ impl Tape {
             secret_names: HashSet::new(),
             unnamed: Unnamed::default(),
             all_secret: false,
+            executable: false,
             spoken_of: false,
             sending: false,
         };
@@ -385,8 +389,10 @@ fn stream(side: Side, tag: u8) -> EventType {
 
 fn reading(side: Side, tag: u8, shared: &Shared) -> Reading {
     match (side, tag) {
-        (Side::Client, b'Q') => Reading::Query(Redactor::new()),
-        (Side::Client, b'P') => Reading::Parse { name: Vec::new(), named: false, text: Some(Redactor::new()) },
+        (Side::Client, b'Q') => Reading::Query(Redactor::behind(shared.executable)),
+        (Side::Client, b'P') => {
+            Reading::Parse { name: Vec::new(), named: false, text: Some(Redactor::behind(shared.executable)) }
+        }
         (Side::Client, b'B') => Reading::Bind { statement: Vec::new(), names: 0, secret: false },
         (Side::Target, b'E' | b'N') => Reading::Error(ErrorRedactor::new(shared.spoken_of)),
         _ => Reading::Plain,
@@ -403,6 +409,7 @@ impl Reading {
                 let text_len = payload.len() - usize::from(ends && payload.last() == Some(&0));
                 text.feed(payload.get(..text_len).unwrap_or_default(), secrets);
                 shared.spoken_of |= text.is_sensitive();
+                shared.executable |= ends && text.prepares();
             }
             Self::Error(fields) => fields.feed(payload, secrets),
             Self::Parse { name, named, text } => {
@@ -418,6 +425,7 @@ impl Reading {
                     shift(secrets, before, from);
                     if end.is_some() || ends {
                         shared.prepared(name, redactor.is_sensitive());
+                        shared.executable |= redactor.prepares();
                         *text = None;
                     }
                 }

@@ -144,6 +144,16 @@ impl Statement {
         }
     }
 
+    /// The first one of a statement string; `prepared` where one before that prepared something secret.
+    pub(super) fn behind(prepared: bool) -> Self {
+        Self { prepared, ..Self::new(Reading::Code) }
+    }
+
+    /// Whether it, or one before it, prepared something secret.
+    pub(super) fn has_prepared(&self) -> bool {
+        self.prepared || self.prepares && self.sensitive
+    }
+
     /// Whether there was anything secret in it.
     pub(super) fn is_sensitive(&self) -> bool {
         self.sensitive
@@ -285,6 +295,11 @@ impl Statement {
             return;
         }
         match (last, key) {
+            // Not that of a trigger, whose function has nothing to do with it.
+            (Last::Key(Key::Execute), _) if self.prepared && key != Key::Routine => {
+                self.all = true;
+                self.sensitive = true;
+            }
             (Last::RoleHead { user: true }, Key::Mapping)
             | (Last::Key(Key::Create | Key::Alter | Key::Import), Key::Server | Key::Foreign) => {
                 self.kind = Kind::Foreign;
@@ -308,10 +323,6 @@ impl Statement {
             (_, Key::Routine) => self.routine = true,
             (_, Key::Do) if first => self.routine = true,
             (_, Key::Prepare) if first => self.prepares = true,
-            (_, Key::Execute) if self.prepared => {
-                self.all = true;
-                self.sensitive = true;
-            }
             _ if self.kind == Kind::Role && !word.quoted && resembles_password(word.bytes) => {
                 self.last = Last::Key(Key::Password);
                 self.password = true;
@@ -381,8 +392,7 @@ impl Statement {
 
     /// Ends it; the next begins.
     fn end(&mut self) {
-        let prepared = self.prepared || self.prepares && self.sensitive;
-        *self = Self { prepared, ..Self::new(self.reading) };
+        *self = Self { prepared: self.has_prepared(), ..Self::new(self.reading) };
     }
 
     /// Takes a word of `SET name = value`; returns whether it was one.

@@ -115,6 +115,32 @@ fn any_cut_of_a_statement_leaves_the_same_secrets() {
     }
 }
 
+#[test]
+fn what_one_string_prepares_another_may_give_secrets_to() {
+    for (prepare, prepared) in [
+        ("PREPARE p(text) AS SELECT set_config('app.token', $1, false)", true),
+        ("SELECT 1; PREPARE p AS SELECT crypt($1, 'x'); SELECT 2", true),
+        ("PREPARE p AS SELECT $1", false),
+        ("SELECT crypt($1, 'x')", false),
+    ] {
+        let mut first = Redactor::new();
+        first.feed(prepare.as_bytes(), &mut Vec::new());
+        assert_eq!(first.prepares(), prepared, "{prepare}");
+        let mut second = Redactor::behind(first.prepares());
+        let out = stars([&b"SELECT 'kept'; EXECUTE p('hunter2')"[..]].into_iter(), |piece, secret| {
+            second.feed(piece, secret);
+        });
+        let expected =
+            if prepared { "SELECT 'kept'; EXECUTE p('*******')" } else { "SELECT 'kept'; EXECUTE p('hunter2')" };
+        assert_eq!(out, expected.as_bytes(), "{prepare}");
+        assert_eq!((second.is_sensitive(), second.prepares()), (prepared, prepared));
+    }
+    let mut trigger = Redactor::behind(true);
+    let text = b"CREATE TRIGGER x BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f('kept')";
+    assert_eq!(stars([&text[..]].into_iter(), |piece, secret| trigger.feed(piece, secret)), text);
+    assert!(!trigger.is_sensitive());
+}
+
 /// A generator of pseudorandom numbers: xorshift64.
 struct Numbers(u64);
 

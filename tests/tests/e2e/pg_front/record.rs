@@ -72,7 +72,8 @@ fn what_both_sides_said_is_in_the_record_byte_for_byte() {
 fn passwords_reach_the_target_and_leave_their_length() {
     let lab = lab();
     let access = through(&lab);
-    let words = ["kN3-first-secret", "kN3-second-secret", "kN3-third-secret", "kN3-fourth-secret", "kN3-fifth-secret"];
+    let words =
+        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh"].map(|word| format!("kN3-{word}-secret"));
     let mut client = RawPg::login(&access).unwrap();
     let ok = |frames: Vec<Frame>| frames.iter().all(|frame| frame.tag != b'E');
     assert!(ok(client.query(format!("create role app login password '{}'", words[0])).unwrap()));
@@ -91,6 +92,14 @@ fn passwords_reach_the_target_and_leave_their_length() {
     ];
     client.send(&pipeline.concat()).unwrap();
     client.read_to(b'Z').unwrap();
+    // A value for a statement that an earlier string prepared, by SQL and by the protocol.
+    assert!(ok(client.query("prepare p(text) as select set_config('app.token', $1, false)").unwrap()));
+    assert!(ok(client.query(format!("execute p('{}')", words[5])).unwrap()));
+    client
+        .send(&[message::parse("q", b"select set_config('app.token', $1, false)", &[]), message::sync()].concat())
+        .unwrap();
+    client.read_to(b'Z').unwrap();
+    assert!(ok(client.query(format!("execute q('{}')", words[6])).unwrap()));
     drop(client);
     let transcript = only_session(&lab.vault());
     let text = format!(
@@ -99,15 +108,15 @@ fn passwords_reach_the_target_and_leave_their_length() {
         String::from_utf8_lossy(&stream(&transcript, &["pg.sql", "pg.in", "pg.out"]))
     );
     for (at, word) in words.iter().enumerate() {
-        // The value of the last comes back as a row, which is a result like any other.
-        let text =
-            if at == 4 { String::from_utf8_lossy(&stream(&transcript, &["pg.in"])).into_owned() } else { text.clone() };
-        assert!(!text.contains(word), "{word}");
+        // The values of the last come back as rows, which are results like any other.
+        let sent = || String::from_utf8_lossy(&stream(&transcript, &["pg.sql", "pg.in"])).into_owned();
+        let text = if at >= 4 { sent() } else { text.clone() };
+        assert!(!text.contains(word.as_str()), "{word}");
     }
     assert!(text.contains("create role app login password '****************'"));
     assert!(transcript.of("redacted").count() >= 4);
     let log = lab.bastion.log();
-    assert!(words.iter().all(|word| !log.contains(word)));
+    assert!(words.iter().all(|word| !log.contains(word.as_str())));
     // The target got them as they were.
     let target = lab.postgres().unwrap();
     let app = Access { user: "app".to_owned(), password: words[1].to_owned(), ..target.access(DATABASE) };

@@ -100,6 +100,11 @@ impl Scanner {
         }
     }
 
+    /// Reads a statement string; `prepared` where one before it prepared something secret.
+    pub(super) fn behind(prepared: bool) -> Self {
+        Self { statement: Statement::behind(prepared), ..Self::new(Reading::Code, 0) }
+    }
+
     /// Starts another text.
     pub(super) fn restart(&mut self, reading: Reading, doubt: bool) {
         self.reading = reading;
@@ -108,6 +113,11 @@ impl Scanner {
         self.statement = Statement::new(reading);
         self.literal.since = Since::Token;
         (self.sensitive, self.doubt, self.rest) = (false, doubt, false);
+    }
+
+    /// Whether something secret was prepared.
+    pub(super) fn prepares(&self) -> bool {
+        self.statement.has_prepared()
     }
 
     /// Whether there was anything secret, or a place for it.
