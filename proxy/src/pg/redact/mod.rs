@@ -16,7 +16,8 @@
 //! | EXECUTE, once something was prepared | all literals, if one of these was |
 //!
 //! Literals and function bodies are read as SQL themselves. In quotes, where prose may stand, it takes more to be taken for a
-//! secret; a literal that ends where a secret belongs makes those behind it secret: `'ALTER ROLE bob PASSWORD ' || 'x'`.
+//! secret; a literal that ends where a secret belongs makes those behind it secret: `'ALTER ROLE bob PASSWORD ' || 'x'`. Behind
+//! `||` a literal goes on with the statement that one before it began: `'ALTER ROLE ' || name || ' PASSWORD ''x'''`.
 //!
 //! **Limits.** Data of applications is theirs: `WHERE password = 'x'` and `INSERT INTO users (password) VALUES ('x')` stay.
 //! Comments are not looked at, nor are COPY's lines, `\x` and `\u` escapes not decoded. What an earlier string prepared is for

@@ -49,6 +49,19 @@ pub(super) struct Statement {
     sensitive: bool,
     /// Whether a statement before it prepared something secret, which EXECUTE gives values to.
     prepared: bool,
+    /// What a statement that is put together of literals is about so far.
+    inside: Option<Inside>,
+}
+
+/// The statement that a literal began, for those that go on with it: `'ALTER ROLE ' || name || ' PASSWORD ''x'''`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inside {
+    kind: Kind,
+    password: bool,
+    /// Whether `||` came behind it.
+    joined: bool,
+    /// How many parentheses opened behind it.
+    depth: u8,
 }
 
 /// What it is about, as far as that makes literals secret.
@@ -141,6 +154,7 @@ impl Statement {
             prepares: false,
             sensitive: false,
             prepared: false,
+            inside: None,
         }
     }
 
@@ -256,6 +270,39 @@ impl Statement {
         }
     }
 
+    /// Returns what a literal that begins here goes on with.
+    pub(super) fn inside(&self) -> Option<Inside> {
+        self.inside.filter(|inside| inside.joined)
+    }
+
+    /// Goes on with what a literal before this one began.
+    pub(super) fn go_on(&mut self, inside: Inside) {
+        (self.kind, self.password) = (inside.kind, inside.password);
+    }
+
+    /// Takes note of what a literal was about that ends.
+    pub(super) fn literal_held(&mut self, inner: &Self) {
+        let depth = self.inside.map_or(0, |inside| inside.depth);
+        if inner.kind != Kind::Other {
+            self.inside = Some(Inside { kind: inner.kind, password: inner.password, joined: false, depth });
+        } else if depth == 0 {
+            self.inside = None;
+        }
+    }
+
+    /// Takes note of what stands between a literal and one that may go on with it.
+    fn between(&mut self, byte: u8) {
+        let Some(inside) = &mut self.inside else { return };
+        match byte {
+            b'|' => inside.joined = true,
+            b'(' => inside.depth = inside.depth.saturating_add(1),
+            b')' => inside.depth = inside.depth.saturating_sub(1),
+            b',' if inside.depth == 0 => self.inside = None,
+            b',' => inside.joined = false,
+            _ => {}
+        }
+    }
+
     /// Takes note of a secret that stood in a literal.
     pub(super) fn found(&mut self) {
         self.sensitive = true;
@@ -339,6 +386,7 @@ impl Statement {
         if self.last == OTHER && byte != b';' && self.is_idle() {
             return;
         }
+        self.between(byte);
         match byte {
             b';' => return self.end(),
             b'(' => self.open(),
@@ -388,6 +436,7 @@ impl Statement {
             && self.scope == Scope::None
             && self.bare == Bare::None
             && self.kind == Kind::Other
+            && self.inside.is_none()
     }
 
     /// Ends it; the next begins.

@@ -38,6 +38,7 @@ impl Scanner {
         self.glued = false;
         self.literal =
             Literal { escapes, secret: self.statement.literal_is_secret(), backslash: false, since: Since::Nothing };
+        let goes_on = self.statement.inside();
         self.statement.literal();
         self.settle();
         self.word.clear();
@@ -47,6 +48,7 @@ impl Scanner {
                 let deeper = self.depth + 1;
                 let inner = self.inner.get_or_insert_with(|| Box::new(Self::new(reading, deeper)));
                 inner.restart(reading, self.doubt);
+                goes_on.into_iter().for_each(|inside| inner.statement.go_on(inside));
             }
         }
     }
@@ -81,7 +83,10 @@ impl Scanner {
             return;
         }
         let (found, open) = match &self.inner {
-            Some(inner) => (inner.is_sensitive(), inner.is_awaiting()),
+            Some(inner) => {
+                self.statement.literal_held(&inner.statement);
+                (inner.is_sensitive(), inner.is_awaiting())
+            }
             None => (false, false),
         };
         if found || self.conninfo.is_found() {
