@@ -11,6 +11,10 @@ use std::task::{Context, Poll, Waker};
 /// The window answered while too much is queued. Zero would be ignored by the library and one never re-granted.
 const NARROW_WINDOW: u32 = 256;
 
+/// What an item costs beside its bytes: its place in a queue, its ticket and what the allocator adds. A peer that says one byte at a
+/// time would fill memory a hundred times over without it.
+const ITEM_COST: usize = 256;
+
 /// How many bytes are held, and the one reader that may have to wait for them to go.
 pub(crate) struct Backlog {
     held: AtomicUsize,
@@ -46,30 +50,36 @@ impl Backlog {
         })
     }
 
-    /// Counts `len` bytes in until the returned value goes.
+    /// Counts an item of `len` bytes in until the returned value goes.
     pub(crate) fn hold(self: &Arc<Self>, len: usize) -> Held {
-        self.add(len);
-        Held { backlog: Arc::clone(self), len }
+        let held = Held { backlog: Arc::clone(self), len };
+        self.add(held.cost());
+        held
     }
 
-    fn add(&self, len: usize) {
-        self.held.fetch_add(len, Ordering::SeqCst);
+    /// Counts an item in that has no bytes of a stream.
+    pub(crate) fn hold_item(self: &Arc<Self>) -> Held {
+        self.hold(0)
+    }
+
+    fn add(&self, cost: usize) {
+        self.held.fetch_add(cost, Ordering::SeqCst);
         if let Some(parent) = &self.parent {
-            parent.add(len);
+            parent.add(cost);
         }
     }
 
-    fn sub(&self, len: usize) {
-        let before = self.held.fetch_sub(len, Ordering::SeqCst);
-        if before.saturating_sub(len) < self.limit / 2 && self.holding.load(Ordering::SeqCst) {
+    fn sub(&self, cost: usize) {
+        let before = self.held.fetch_sub(cost, Ordering::SeqCst);
+        if before.saturating_sub(cost) < self.limit / 2 && self.holding.load(Ordering::SeqCst) {
             self.wake();
         }
         if let Some(parent) = &self.parent {
-            parent.sub(len);
+            parent.sub(cost);
         }
     }
 
-    /// Returns how many bytes are held now.
+    /// Returns how many bytes are held now, with what the items cost that they came in.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::SeqCst)
     }
@@ -144,7 +154,7 @@ impl fmt::Debug for Backlog {
     }
 }
 
-/// Bytes that count as held as long as this lives, however it ends.
+/// An item that counts as held as long as this lives, however it ends.
 #[derive(Debug)]
 pub(crate) struct Held {
     backlog: Arc<Backlog>,
@@ -152,15 +162,19 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Returns how many bytes it stands for.
+    /// Returns how many bytes of a stream it stands for.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    fn cost(&self) -> usize {
+        self.len.saturating_add(ITEM_COST)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.backlog.sub(self.len);
+        self.backlog.sub(self.cost());
     }
 }
 
@@ -185,14 +199,14 @@ mod tests {
 
     #[test]
     fn a_reader_is_held_above_the_limit_and_let_go_below_half() {
-        let (backlog, count) = (Backlog::new(100), Arc::new(Count::default()));
-        let first = backlog.hold(60);
-        let second = backlog.hold(40);
+        let (backlog, count) = (Backlog::new(1000), Arc::new(Count::default()));
+        let first = backlog.hold(600 - ITEM_COST);
+        let second = backlog.hold(400 - ITEM_COST);
         assert!(ready(&backlog, &count), "at the limit is not above it");
-        let third = backlog.hold(1);
+        let third = backlog.hold_item();
         assert!(!ready(&backlog, &count));
         drop(second);
-        assert!(!ready(&backlog, &count), "61 is more than half");
+        assert!(!ready(&backlog, &count), "856 is more than half");
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
         drop(first);
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "woken once, below half");
@@ -207,15 +221,16 @@ mod tests {
         let (left, right) = (Backlog::within(&whole, 10), Backlog::within(&whole, 10));
         let kept = left.hold(6);
         let queue = vec![right.hold(3), right.hold(4)];
-        assert_eq!((left.held(), right.held(), whole.held()), (6, 7, 13));
+        let items = |count: usize, bytes: usize| count * ITEM_COST + bytes;
+        assert_eq!((left.held(), right.held(), whole.held()), (items(1, 6), items(2, 7), items(3, 13)));
         drop(queue);
-        assert_eq!((left.held(), right.held(), whole.held()), (6, 0, 6));
+        assert_eq!((left.held(), right.held(), whole.held()), (items(1, 6), 0, items(1, 6)));
         assert_eq!(kept.len(), 6);
     }
 
     #[test]
     fn the_window_narrows_above_the_limit_and_widens_again() {
-        let backlog = Backlog::new(100);
+        let backlog = Backlog::new(ITEM_COST + 100);
         assert_eq!(backlog.window(4096), 4096);
         let held = backlog.hold(101);
         assert_eq!(backlog.window(4096), NARROW_WINDOW);

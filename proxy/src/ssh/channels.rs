@@ -496,8 +496,12 @@ impl Channels {
             let home = live.home.lock();
             let (session, up) = &*home;
             session.recent().push(event.clone());
+            let held = live.backlog.hold_item();
             let ticket = session.record(Side::Client, event);
-            let _ = up.send(Up::Tell { request, ticket });
+            let _ = up.send(Up::Tell { request, ticket, held });
+            if live.backlog.exceeds_limit() {
+                live.overrun.cancel();
+            }
         }
     }
 

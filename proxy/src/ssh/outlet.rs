@@ -24,13 +24,13 @@ pub(super) enum Down {
     /// Bytes of another extended data code.
     Extended { code: u32, ticket: Ticket, held: Held },
     /// The process ended with a status.
-    ExitStatus { status: u32, ticket: Ticket },
+    ExitStatus { status: u32, ticket: Ticket, held: Held },
     /// The process was ended by a signal.
-    ExitSignal { signal: Sig, core_dumped: bool, message: String, language: String, ticket: Ticket },
+    ExitSignal { signal: Sig, core_dumped: bool, message: String, language: String, ticket: Ticket, held: Held },
     /// Whether the client may do flow control.
-    XonXoff { client_can_do: bool, ticket: Ticket },
+    XonXoff { client_can_do: bool, ticket: Ticket, held: Held },
     /// No more output.
-    Eof { ticket: Ticket },
+    Eof { ticket: Ticket, held: Held },
     /// The channel is closed.
     Close { ticket: Ticket },
 }
@@ -155,8 +155,9 @@ impl Outlet {
     }
 
     pub(super) fn exit_status(&self, status: u32) {
+        let held = self.backlog.hold_item();
         let ticket = self.record(Event::map(exit::TYPE, self.chan).with(exit::STATUS, status));
-        self.queue(Down::ExitStatus { status, ticket });
+        self.queue(Down::ExitStatus { status, ticket, held });
     }
 
     pub(super) fn exit_signal(&self, signal: Sig, core_dumped: bool, message: &str, language: &str) {
@@ -164,20 +165,23 @@ impl Outlet {
             .with(exit::SIGNAL, super::signal_name(&signal).as_bytes())
             .with(exit::CORE, core_dumped)
             .with(exit::MESSAGE, message.as_bytes());
+        let held = self.backlog.hold(message.len().saturating_add(language.len()));
         let ticket = self.record(event);
         let (message, language) = (message.to_owned(), language.to_owned());
-        self.queue(Down::ExitSignal { signal, core_dumped, message, language, ticket });
+        self.queue(Down::ExitSignal { signal, core_dumped, message, language, ticket, held });
     }
 
     pub(super) fn xon_xoff(&self, client_can_do: bool) {
         let event = Event::map(request::TYPE, self.chan).with(request::NAME, "xon-xoff").with(request::SIDE, 1u32);
+        let held = self.backlog.hold_item();
         let ticket = self.record(event);
-        self.queue(Down::XonXoff { client_can_do, ticket });
+        self.queue(Down::XonXoff { client_can_do, ticket, held });
     }
 
     pub(super) fn eof(&self) {
+        let held = self.backlog.hold_item();
         let ticket = self.record(Event::map(eof::TYPE, self.chan).with(eof::SIDE, 1u32));
-        self.queue(Down::Eof { ticket });
+        self.queue(Down::Eof { ticket, held });
     }
 
     pub(super) fn close(&self) {

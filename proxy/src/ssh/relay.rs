@@ -175,7 +175,7 @@ async fn pump_up(
                 asks.expect(request.name(), answer);
                 request.send(target).await
             }
-            Some(Up::Tell { request, ticket }) => {
+            Some(Up::Tell { request, ticket, held: _held }) => {
                 let _receipt = ticket.receipt().await?;
                 match request {
                     Told::Resize(Size { cols, rows, width, height }) => {
@@ -290,7 +290,7 @@ impl ClientSide<'_> {
                     let bytes = ticket.receipt().await?.into_bytes();
                     self.deliver(self.write.extended_data_bytes(code, bytes)).await;
                 }
-                Down::ExitStatus { status, ticket } => {
+                Down::ExitStatus { status, ticket, held: _held } => {
                     let _receipt = ticket.receipt().await?;
                     exited = true;
                     self.session.note_exit(status);
@@ -300,7 +300,7 @@ impl ClientSide<'_> {
                         self.tell_eof(held_eof.take()).await;
                     }
                 }
-                Down::ExitSignal { signal, core_dumped, message, language, ticket } => {
+                Down::ExitSignal { signal, core_dumped, message, language, ticket, held: _held } => {
                     let _receipt = ticket.receipt().await?;
                     exited = true;
                     exit = Some(Exit::Signal { signal, core_dumped, message, language });
@@ -309,11 +309,11 @@ impl ClientSide<'_> {
                         self.tell_eof(held_eof.take()).await;
                     }
                 }
-                Down::XonXoff { client_can_do, ticket } => {
+                Down::XonXoff { client_can_do, ticket, held: _held } => {
                     let _receipt = ticket.receipt().await?;
                     let _ = self.server.xon_xoff_request(self.id, client_can_do).await;
                 }
-                Down::Eof { ticket } => {
+                Down::Eof { ticket, held: _held } => {
                     let _receipt = ticket.receipt().await?;
                     self.shape.target_eof.store(true, Ordering::SeqCst);
                     held_eof = Some(Instant::now());

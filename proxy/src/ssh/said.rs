@@ -12,7 +12,8 @@ use super::files::Tap;
 use super::flow::clip;
 use super::outlet::Answer;
 
-/// What the client said, in its order, each with the ticket that lets it go on.
+/// What the client said, in its order, each with the ticket that lets it go on. What it may say as often as it likes is held;
+/// the rest waits for an answer or comes once.
 #[derive(Debug)]
 pub(super) enum Up {
     /// Bytes of standard input.
@@ -22,7 +23,7 @@ pub(super) enum Up {
     /// A request that the target answers.
     Ask { request: Request, ticket: Ticket, answer: oneshot::Sender<Answer> },
     /// A request without an answer.
-    Tell { request: Told, ticket: Ticket },
+    Tell { request: Told, ticket: Ticket, held: Held },
     /// The client closed the channel.
     Close { ticket: Ticket },
 }

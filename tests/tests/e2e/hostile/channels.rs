@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use casemate_tests::process::{open_files, wait_until, within};
-use casemate_tests::raw_ssh::{Peer, Put, Said, Take, msg, open, request};
+use casemate_tests::raw_ssh::{HostileTarget, Peer, Put, Said, Take, msg, open, request};
 use casemate_tests::scale::{MIB, pick};
 
 use super::super::closed_sessions;
@@ -517,4 +517,88 @@ fn long_requests_cost_no_memory() {
     drop(peer);
     bystander.was_unaffected();
     ground.unharmed("long requests", SLACK + 28 * MIB);
+}
+
+/// The number of the host key of targets that mean harm.
+const HOST: u64 = 51;
+
+/// More small things than a limit in bytes of their own would notice.
+const SMALL_THINGS: usize = 400_000;
+
+/// What is said again and again.
+type Message<'a> = &'a dyn Fn(u32) -> Put;
+
+fn one_byte(channel: u32) -> Put {
+    Put::message(msg::CHANNEL_DATA).u32(channel).string("x")
+}
+
+/// A target that starts a program and takes no byte for it.
+fn deaf() -> HostileTarget {
+    let script = |stream| {
+        let mut peer = HostileTarget::logged_in(stream, HOST)?;
+        let channel = peer.confirm(0, 1 << 15)?;
+        peer.start_program(channel)?;
+        peer.wait_end(Duration::from_secs(120)).map(drop)
+    };
+    HostileTarget::start(script).unwrap()
+}
+
+/// A target that says the same small thing again and again, behind what waits for the client already.
+fn talker(message: impl Fn(u32) -> Put + Send + Sync + 'static) -> HostileTarget {
+    let script = move |peer: &mut Peer, channel| {
+        peer.packets.queue(&one_byte(channel).0)?;
+        for _ in 0..SMALL_THINGS {
+            peer.packets.queue(&message(channel).0)?;
+        }
+        peer.packets.flush()?;
+        peer.wait_end(Duration::from_secs(120)).map(drop)
+    };
+    HostileTarget::running(HOST, script).unwrap()
+}
+
+// What waits costs more than its bytes.
+#[test]
+fn small_things_that_wait_cost_bounded_memory() {
+    let resize = |channel: u32| request(channel, "window-change", false).u32(80).u32(24).u32(0).u32(0);
+    let (deaf, bytes) = (deaf(), talker(one_byte));
+    let statuses = talker(|channel| request(channel, "exit-status", false).u32(3));
+    let ground = Ground::with_targets(
+        "backlog = \"1MiB\"\nbacklog_max = \"4MiB\"",
+        &[("deaf", HOST, &deaf), ("bytes", HOST, &bytes), ("statuses", HOST, &statuses)],
+    );
+    let bystander = Bystander::start(&ground);
+    let cases: [(&str, &str, Option<Message<'_>>); 4] = [
+        ("a client's bytes", "deaf", Some(&one_byte)),
+        ("a client's window changes", "deaf", Some(&resize)),
+        ("a target's bytes", "bytes", None),
+        ("a target's exit statuses", "statuses", None),
+    ];
+    for (what, target, message) in cases {
+        let mut peer = Peer::log_in(ground.port(), &format!("mallory+{target}"), &ground.mallory).unwrap();
+        // No window for what the target says, either.
+        let channel = peer.open(0, 0, PACKET).unwrap();
+        let before = ground.rss();
+        let mut peak = before;
+        peer.exec(channel, "x").unwrap();
+        peer.send(one_byte(channel)).unwrap();
+        let reading = peer.drain().unwrap();
+        for _ in 0..SMALL_THINGS / 1000 {
+            let Some(message) = message else { break };
+            let sent = (0..1000).try_for_each(|_| peer.packets.queue(&message(channel).0));
+            peak = peak.max(ground.rss());
+            if sent.is_err() || reading.is_finished() {
+                break;
+            }
+        }
+        for _ in 0..60 {
+            std::thread::sleep(Duration::from_millis(50));
+            peak = peak.max(ground.rss());
+        }
+        let grown = peak.saturating_sub(before);
+        eprintln!("{what}: {} KiB", grown / 1024);
+        // Four for what waits; the rest is on its way to the disk.
+        assert!(grown < 32 * MIB, "{what}: {} KiB", grown / 1024);
+    }
+    bystander.was_unaffected();
+    ground.still_serves();
 }

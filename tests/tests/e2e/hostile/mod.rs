@@ -102,6 +102,7 @@ impl Ground {
                 login.display()
             );
             more += &access("alice", name);
+            more += &access("mallory", name);
         }
         let limits = limits.parse().unwrap();
         let lab = Lab::with(&Options { more, limits, ..Options::default() }).unwrap();
