@@ -38,6 +38,9 @@ use crate::session::Session;
 /// Why one more channel is refused.
 pub(super) const TOO_MANY: &str = "more channels than limits.channels";
 
+/// Channels at once of somebody who is told why there is nothing: all say the same.
+const DOOMED_MAX: usize = 10;
+
 /// Why a connection is not forwarded.
 const NOT_NAMED: &str = "nothing is forwarded there by the access line; ssh -J goes without a target in the login";
 
@@ -77,6 +80,7 @@ enum Entry {
     /// It will be told why there is nothing for it.
     Doomed {
         program: CancellationToken,
+        slot: Slot,
         _gone: DropGuard,
     },
 }
@@ -281,11 +285,15 @@ impl Channels {
                 Entry::Live(Box::new(live))
             }
             Leads::Away(text) => {
+                let Some(slot) = self.slots.take(DOOMED_MAX) else {
+                    return open.reject(ChannelOpenFailure::ResourceShortage).await;
+                };
                 // Without a terminal a carriage return would show; with one its absence merely looks odd.
                 let text = line(&format!("casemate: {text}"), false);
                 let (program, gone) = (CancellationToken::new(), self.here.child_token());
-                let (asked, left) = (program.clone(), gone.clone());
+                let (asked, left, place) = (program.clone(), gone.clone(), slot.clone());
                 tokio::spawn(async move {
+                    let _place = place;
                     open.accept().await;
                     tokio::select! {
                         () = asked.cancelled() => {}
@@ -294,7 +302,7 @@ impl Channels {
                     }
                     last_words(&write, Some(text), Some(FAILED), &left).await;
                 });
-                Entry::Doomed { program, _gone: gone.drop_guard() }
+                Entry::Doomed { program, slot, _gone: gone.drop_guard() }
             }
         };
         self.table.insert(id, entry);
@@ -421,8 +429,7 @@ impl Channels {
     fn prune(&mut self) {
         self.table.retain(|_, entry| match entry {
             Entry::Live(live) => !live.home.lock().1.is_closed(),
-            Entry::Tunnel { slot, .. } => !slot.is_left(),
-            Entry::Doomed { .. } => true,
+            Entry::Tunnel { slot, .. } | Entry::Doomed { slot, .. } => !slot.is_left(),
         });
     }
 

@@ -519,6 +519,17 @@ fn long_requests_cost_no_memory() {
     ground.unharmed("long requests", SLACK + 28 * MIB);
 }
 
+// Who is only told why there is nothing needs no more channels than somebody who works.
+#[test]
+fn somebody_who_is_turned_away_gets_ten_channels() {
+    let ground = Ground::new("sessions_per_person = 1");
+    let _works = ground.mallory();
+    let mut peer = ground.mallory();
+    assert_eq!(refused(&mut peer, 30, |number| open("session", number, WINDOW, PACKET)), 20);
+    drop(peer);
+    ground.still_serves();
+}
+
 /// The number of the host key of targets that mean harm.
 const HOST: u64 = 51;
 
