@@ -41,7 +41,8 @@ fn a_session_that_is_killed_reads_why_and_its_statement_ends() {
     assert!(target.comes_to_run(0, "select pg_sleep(6").unwrap(), "the target goes on with what was killed");
     let transcript = only_session(&lab.vault());
     let cancelled: Vec<_> = transcript.of("pg.cancel").map(|event| event["forwarded"].as_u64()).collect();
-    assert!(cancelled.len() >= 2 && cancelled.iter().all(|forwarded| *forwarded == Some(1)), "{cancelled:?}");
+    // One may be enough for both: the server signals the process, and then its group with the process in it (`signal_child`).
+    assert!(!cancelled.is_empty() && cancelled.iter().all(|forwarded| *forwarded == Some(1)), "{cancelled:?}");
     let outcomes: Vec<_> = transcript.of("pg.done").filter_map(|event| event["sqlstate"].as_str()).collect();
     assert_eq!(outcomes, ["57014", "57014"], "the record says what became of them");
     assert!(transcript.of("ended").any(|event| event["by"] == "bastion"));
